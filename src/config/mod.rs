@@ -1,0 +1,210 @@
+//! The configuration: read once, checked completely, and from then on a value that the rest can trust.
+//!
+//! Start reading at [`Config`]. `json.rs` turns text into a tree with positions and knows how to complain;
+//! `read.rs` turns the tree into a [`Config`]; `check.rs` compares it with the machine (programs, paths, limits).
+
+use crate::name::{ServerName, TypeName};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration, every value checked, relative paths made absolute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// Who we are and where our state lies.
+    pub server: Server,
+    /// Where clients connect.
+    pub network: Network,
+    /// The handlers, by their type, in the order of their names.
+    pub handlers: BTreeMap<TypeName, Handler>,
+    /// Where accounts are kept.
+    pub database: PathBuf,
+    /// Who may have an account.
+    pub accounts: Accounts,
+    /// All bounds.
+    pub limits: Limits,
+    /// What the informer's `serverInfo` tells of the operator: the JSON text of `admin.info`.
+    pub admin_info: String,
+    /// Log levels by room (`dispatcher`, `handler`, ...); the room `all` is the default of the others.
+    pub log: BTreeMap<String, log::LevelFilter>,
+}
+
+/// The block `server`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// `server.name`; the host's name unless it is given.
+    pub name: ServerName,
+    /// `server.stateDirectory`; `bester-state` beside the file unless it is given.
+    pub state_directory: PathBuf,
+}
+
+/// The block `network`: only the listeners that `types` names.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Network {
+    /// `network.tcp4`.
+    pub tcp4: Option<SocketAddr>,
+    /// `network.tcp6`.
+    pub tcp6: Option<SocketAddr>,
+    /// `network.unix`.
+    pub unix: Option<UnixListen>,
+}
+
+/// The block `network.unix`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnixListen {
+    /// Where the socket lies.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// The block of one handler in `handlers.typeMap`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handler {
+    /// The program, its arguments, environment and directory; none when somebody else runs it.
+    pub program: Option<Program>,
+    /// How the server talks to it.
+    pub transport: HandlerTransport,
+    /// How frames are told apart.
+    pub framing: Framing,
+    /// Whether it is told who speaks.
+    pub envelope: bool,
+    /// Where its informer listens; in the state directory unless it is given.
+    pub informer_socket: PathBuf,
+    /// How many requests it may have under way at once.
+    pub in_flight: usize,
+    /// How many requests may wait for it.
+    pub queue: usize,
+    /// How long it may take to answer.
+    pub timeout: Duration,
+    /// How long it may take to end once its input is closed.
+    pub stop: Duration,
+}
+
+/// How a handler's program is started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// `handlerBinary`, as an absolute path.
+    pub path: PathBuf,
+    /// `arguments`.
+    pub arguments: Vec<String>,
+    /// `environment`: set for the program beside what every handler gets.
+    pub environment: BTreeMap<String, String>,
+    /// `workingDirectory`; the configuration's own directory unless it is given.
+    pub directory: PathBuf,
+}
+
+/// How the server talks to a handler.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HandlerTransport {
+    /// Its standard input and output.
+    Stdio,
+    /// A socketpair on descriptor 3.
+    Socket,
+    /// A UNIX socket that it listens on.
+    Unix {
+        /// `unixDomainSocketPath`.
+        path: PathBuf,
+        /// Whether one connection stays open for all messages, or each message gets one.
+        persistent: bool,
+    },
+}
+
+/// How frames are told apart on a stream of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Four bytes of length, little endian, before each.
+    Length,
+    /// One JSON text a line.
+    Lines,
+}
+
+/// The block `accounts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accounts {
+    /// Who may make an account through the protocol.
+    pub registration: Registration,
+    /// The least bytes of a new password.
+    pub password_minimum: usize,
+}
+
+/// Who may make an account through the protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Registration {
+    /// Nobody: accounts are made with `bester user add`.
+    Closed,
+    /// Anybody.
+    Open,
+    /// Whoever knows the text in this file.
+    Token(PathBuf),
+}
+
+/// The block `limits`. There is no "no limit": every value is at least 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Client connections at once.
+    pub connections: usize,
+    /// Client connections at once from one address (IPv6: one /64); loopback and UNIX sockets are exempt.
+    pub connections_per_source: usize,
+    /// Sessions of one user at once.
+    pub connections_per_user: usize,
+    /// From the connection to a good login, also after `logout`.
+    pub login: Duration,
+    /// A client's frame after login, in bytes.
+    pub frame_bytes: usize,
+    /// A client's frame before login, in bytes.
+    pub frame_bytes_before_login: usize,
+    /// A handler's frame, in bytes.
+    pub frame_bytes_handler: usize,
+    /// A frame must be complete within this time of its first byte, or ...
+    pub frame: Duration,
+    /// ... within its length divided by this many bytes a second, whichever is longer.
+    pub frame_bytes_per_second: usize,
+    /// Nesting inside `data`.
+    pub depth: usize,
+    /// Messages of one connection under way at once; beyond it the server stops reading from it.
+    pub in_flight: usize,
+    /// Names in one `sendClients`.
+    pub recipients: usize,
+    /// Bytes that wait for one session.
+    pub outgoing_bytes: usize,
+    /// Frames that wait for one session.
+    pub outgoing_frames: usize,
+    /// Bytes that wait for all sessions together.
+    pub outgoing_bytes_total: usize,
+    /// Bytes that came in and are not yet dealt with, of all connections together.
+    pub incoming_bytes_total: usize,
+    /// From the order to stop until the process ends at the latest.
+    pub drain: Duration,
+    /// Passwords that are hashed at once.
+    pub hashing_at_once: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Limits {
+            connections: 4096,
+            connections_per_source: 64,
+            connections_per_user: 10,
+            login: Duration::from_secs(10),
+            frame_bytes: 1 << 20,
+            frame_bytes_before_login: 16 << 10,
+            frame_bytes_handler: 4 << 20,
+            frame: Duration::from_secs(30),
+            frame_bytes_per_second: 4 << 10,
+            depth: 100,
+            in_flight: 64,
+            recipients: 10_000,
+            outgoing_bytes: 1 << 20,
+            outgoing_frames: 256,
+            outgoing_bytes_total: 256 << 20,
+            incoming_bytes_total: 128 << 20,
+            drain: Duration::from_secs(30),
+            hashing_at_once: cores.saturating_sub(1).max(1),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! `bester`: a server for the Bester protocol, a federated, pluggable message exchange.
+
+pub mod config;
+pub mod name;
