@@ -1,0 +1,206 @@
+//! What a client gets: deliveries, and reports on what became of its messages.
+//!
+//! They are written by hand, for `data` and ids go out as the bytes that came in.
+
+use super::reason::Reason;
+use crate::frame::{Frame, Packet, Slice};
+use serde_json::json;
+
+/// What ties a report to the message that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Id {
+    /// The report on a login.
+    AuthSpecial,
+    /// The `payload.id` of the message: a JSON string with its quotes, as it came.
+    Client(Slice),
+}
+
+/// How many recipients fared how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Handed to a session.
+    pub delivered: u64,
+    /// Known users without a session.
+    pub offline: u64,
+    /// Names without an account.
+    pub unknown_users: u64,
+    /// Servers that are no peers.
+    pub unknown_servers: u64,
+}
+
+impl Counts {
+    /// Adds what another part of the same message did.
+    pub fn add(&mut self, other: Counts) {
+        self.delivered += other.delivered;
+        self.offline += other.offline;
+        self.unknown_users += other.unknown_users;
+        self.unknown_servers += other.unknown_servers;
+    }
+
+    /// What is wrong with them: the reason, whether it is temporary, and words for people.
+    pub fn failure(&self) -> Option<(Reason, bool, String)> {
+        let unknown = self.unknown_users + self.unknown_servers;
+        if self.unknown_servers > 0 && self.unknown_users == 0 {
+            let servers = plural(self.unknown_servers, "server is no peer", "servers are no peers");
+            return Some((Reason::PeerUnknown, false, format!("{servers} of this one")));
+        }
+        if unknown > 0 {
+            let names = plural(unknown, "recipient is", "recipients are");
+            return Some((Reason::Undelivered, false, format!("{names} unknown here")));
+        }
+        if self.offline > 0 && self.delivered == 0 {
+            let users = plural(self.offline, "recipient is", "recipients are all");
+            return Some((Reason::Undelivered, true, format!("{users} offline")));
+        }
+        None
+    }
+
+    /// The fields of a report's `data`, without the braces around them.
+    fn fields(&self, message_id: &str) -> String {
+        // `queued` and `refused` belong to durable queues; they are always there so that a client can rely on them.
+        format!(
+            r#""messageId":{},"delivered":{},"queued":0,"offline":{},"unknown":{},"refused":0"#,
+            json!(message_id),
+            self.delivered,
+            self.offline,
+            self.unknown_users + self.unknown_servers
+        )
+    }
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Something that a handler had sent to this user. `id` only for the connection that asked.
+pub fn delivery(kind: &str, message_id: &str, data: &[u8], id: Option<&Slice>) -> Packet {
+    let mut body = Vec::with_capacity(160 + data.len());
+    body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
+    put_string(&mut body, message_id);
+    body.extend_from_slice(br#"},"payload":{"data":"#);
+    body.extend_from_slice(data);
+    put_kind_and_id(&mut body, kind, id.map(Slice::bytes));
+    finish(&body)
+}
+
+/// A good report with this JSON text as its `data`.
+pub fn good(kind: &str, id: Option<&Id>, data: &[u8]) -> Packet {
+    let mut body = Vec::with_capacity(160 + data.len());
+    body.extend_from_slice(br#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":"#);
+    body.extend_from_slice(data);
+    put_kind_and_id(&mut body, kind, id.map(id_bytes));
+    finish(&body)
+}
+
+/// The report on a message whose recipients fared like this, good or bad.
+pub fn outcome(kind: &str, id: Option<&Id>, message_id: &str, counts: &Counts) -> Packet {
+    let fields = counts.fields(message_id);
+    match counts.failure() {
+        None => good(kind, id, format!("{{{fields}}}").as_bytes()),
+        Some((reason, temporary, message)) => {
+            let data = format!(r#"{{"message":{},{fields}}}"#, json!(message));
+            bad_with(kind, id, reason, temporary, data.as_bytes())
+        }
+    }
+}
+
+/// A bad report with words for people.
+pub fn bad(kind: &str, id: Option<&Id>, reason: Reason, message: &str) -> Packet {
+    let data = json!({ "message": message }).to_string();
+    bad_with(kind, id, reason, reason.is_temporary(), data.as_bytes())
+}
+
+/// The report on a message that its handler refused, with the handler's own status and data.
+pub fn refused(kind: &str, id: Option<&Id>, handler: &str, status: &[u8], data: Option<&[u8]>) -> Packet {
+    let message = format!("handler {handler} refused the message");
+    let mut text = format!(r#"{{"message":{},"status":"#, json!(message)).into_bytes();
+    text.extend_from_slice(status);
+    text.extend_from_slice(br#","data":"#);
+    text.extend_from_slice(data.unwrap_or(b"null"));
+    text.push(b'}');
+    bad_with(kind, id, Reason::HandlerRefused, false, &text)
+}
+
+fn bad_with(kind: &str, id: Option<&Id>, reason: Reason, temporary: bool, data: &[u8]) -> Packet {
+    let mut body = Vec::with_capacity(200 + data.len());
+    let header = format!(
+        r#"{{"header":{{"status":"bad","messageType":"statusReport","reason":"{reason}","temporary":{temporary}}},"payload":{{"data":"#
+    );
+    body.extend_from_slice(header.as_bytes());
+    body.extend_from_slice(data);
+    put_kind_and_id(&mut body, kind, id.map(id_bytes));
+    finish(&body)
+}
+
+fn id_bytes(id: &Id) -> &[u8] {
+    match id {
+        Id::AuthSpecial => br#""auth_special""#,
+        Id::Client(text) => text.bytes(),
+    }
+}
+
+fn put_kind_and_id(body: &mut Vec<u8>, kind: &str, id: Option<&[u8]>) {
+    body.extend_from_slice(br#","type":"#);
+    put_string(body, kind);
+    if let Some(id) = id {
+        body.extend_from_slice(br#","id":"#);
+        body.extend_from_slice(id);
+    }
+    body.extend_from_slice(b"}}");
+}
+
+/// Appends `text` as a JSON string.
+pub fn put_string(body: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\');
+    if plain {
+        body.push(b'"');
+        body.extend_from_slice(text.as_bytes());
+        body.push(b'"');
+    } else {
+        body.extend_from_slice(json!(text).to_string().as_bytes());
+    }
+}
+
+fn finish(body: &[u8]) -> Packet {
+    Packet::framed(Frame::from(body).slice(0, body.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(packet: &Packet) -> &str {
+        std::str::from_utf8(packet.body()).expect("reports are UTF-8")
+    }
+
+    #[test]
+    fn data_and_ids_go_out_as_they_came() {
+        let id = Slice::from(&br#""c\u00e4""#[..]);
+        let packet = delivery("chat", "a.example/5f-42", br#"{"a":1e999,"a":1.0}"#, Some(&id));
+        assert_eq!(
+            text(&packet),
+            r#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"a.example/5f-42"},"payload":{"data":{"a":1e999,"a":1.0},"type":"chat","id":"c\u00e4"}}"#
+        );
+    }
+
+    #[test]
+    fn a_report_tells_what_was_wrong_with_the_counts() {
+        let mut counts = Counts { delivered: 1, offline: 1, ..Counts::default() };
+        assert_eq!(counts.failure(), None);
+        counts.unknown_servers = 1;
+        assert_eq!(counts.failure().map(|f| (f.0, f.1)), Some((Reason::PeerUnknown, false)));
+        counts.unknown_users = 1;
+        assert_eq!(counts.failure().map(|f| (f.0, f.1)), Some((Reason::Undelivered, false)));
+        let away = Counts { offline: 2, ..Counts::default() };
+        assert_eq!(away.failure().map(|f| (f.0, f.1)), Some((Reason::Undelivered, true)));
+        assert_eq!(
+            text(&outcome("chat", Some(&Id::AuthSpecial), "s/1-2", &away)),
+            r#"{"header":{"status":"bad","messageType":"statusReport","reason":"undelivered","temporary":true},"payload":{"data":{"message":"2 recipients are all offline","messageId":"s/1-2","delivered":0,"queued":0,"offline":2,"unknown":0,"refused":0},"type":"chat","id":"auth_special"}}"#
+        );
+    }
+
+    #[test]
+    fn odd_types_are_escaped() {
+        assert_eq!(text(&good("a\"\u{1}", None, b"null")), r#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":null,"type":"a\"\u0001"}}"#);
+    }
+}
