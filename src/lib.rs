@@ -1,6 +1,13 @@
 //! `bester`: a server for the Bester protocol, a federated, pluggable message exchange.
 
 pub mod config;
+pub mod connection;
+pub mod dispatcher;
 pub mod frame;
 pub mod name;
+pub mod outlet;
+pub mod password;
 pub mod protocol;
+pub mod store;
+pub mod thread;
+pub mod transport;

@@ -1,10 +1,19 @@
 //! The wire: what the bytes of a frame mean. No I/O, no threads, no state.
 //!
-//! Frames are taken apart by one scan of our own (`json.rs`) that looks at each byte once, needs no stack, and
-//! gives ranges of the frame instead of copies; `data` in particular is never decoded, so that it goes out byte
-//! for byte as it came in. What is read: `client.rs` (a message), `builtin.rs` (a command to the server itself),
-//! `handler.rs` (an answer), `informer.rs` (a question of a handler). What is written: `report.rs`, and the
-//! envelope in `handler.rs`.
+//! Frames are taken apart by one scan of our own (`json.rs` for the syntax, `fields.rs` for objects) that looks at
+//! each byte once, needs no stack, and gives ranges of the frame instead of copies; `data` in particular is never
+//! decoded, so that it goes out byte for byte as it came in. What is read: `client.rs` (a message), `builtin.rs` (a
+//! command to the server itself), `handler.rs` (an answer), `informer.rs` (a question of a handler). What is written:
+//! `report.rs`, and the envelope in `handler.rs`.
 
+pub mod builtin;
+pub mod client;
+mod envelope;
+mod fields;
+pub mod handler;
+pub mod informer;
+pub mod json;
+mod nest;
 pub mod reason;
 pub mod report;
+pub mod text;

@@ -1,0 +1,272 @@
+//! The thread of a client's connection: it reads, makes frames of the bytes, and keeps the deadlines.
+//!
+//! Spawned by a listener for each accepted connection; owns the reading half, the decoder and what was agreed so far
+//! (`session.rs`); waits in `read`, at the [`Gate`] while too much is under way, and for memory that other
+//! connections use; ends when the client goes, when it breaks the rules, or when the dispatcher closes it.
+
+use super::gate::Gate;
+use super::incoming::Incoming;
+use super::login::Login;
+use super::session::{Flow, Session};
+use crate::config::{Framing, Limits};
+use crate::dispatcher::run::{Inbound, Port};
+use crate::dispatcher::{CloseReason, Event};
+use crate::frame::Decoder;
+use crate::name::ConnId;
+use crate::outlet::{Bounds, Outlet, Total};
+use crate::transport::{Sink, Socket, Source};
+use crossbeam_channel::Sender;
+use log::{debug, info};
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The stack of a connection's thread; what is touched of it is resident for each idle connection.
+pub const STACK_BYTES: usize = 256 << 10;
+
+/// How much is read at once.
+const READ_BYTES: usize = 16 << 10;
+/// How much more at once while a large frame comes in, at most.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// How long the last report may take to be read by the other side, and how long is listened for its end: a socket
+/// closed with unread bytes in it would be reset, and the report lost on its way.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read and thrown away while lingering, at most.
+const LINGER_BYTES: usize = 4 << 20;
+
+/// What all clients' connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// To the dispatcher.
+    pub inbound: Sender<Inbound>,
+    /// All bounds.
+    pub limits: Limits,
+    /// Proves who somebody is.
+    pub login: Login,
+    /// Bytes that came in and are not dealt with.
+    pub incoming: Arc<Incoming>,
+    /// Bytes that wait to go out.
+    pub outgoing: Arc<Total>,
+}
+
+/// Serves one client until it is gone. `accepted` is when it connected, `from` is for the log.
+pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Instant, from: &str) {
+    debug!("{conn} from {from}");
+    let socket = Arc::new(socket);
+    let limits = &shared.limits;
+    let gate = Arc::new(Gate::new(limits.in_flight, Arc::clone(&shared.incoming)));
+    let bounds = Bounds { bytes: limits.outgoing_bytes, frames: limits.outgoing_frames };
+    let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Arc::clone(&shared.outgoing)));
+    let port = Port { outlet: Arc::clone(&outlet), gate: Arc::clone(&gate), socket: Arc::clone(&socket) };
+    let told = shared.inbound.send(Inbound::Attach(conn, port)).is_ok()
+        && shared.inbound.send(Inbound::One(Event::Connected(conn))).is_ok();
+    if !told {
+        return; // the server is at its end
+    }
+    let mut client = Client {
+        shared,
+        source: Source::Socket(Arc::clone(&socket)),
+        socket: &socket,
+        decoder: Decoder::new(Framing::Length, limits.frame_bytes_before_login),
+        counted: 0,
+        frame_began: None,
+        read_timeout: None,
+        session: Session::new(Arc::clone(shared), conn, Arc::clone(&gate), accepted),
+    };
+    let end = client.read_all();
+    let user = client.session.user_for_log();
+    let reason = client.part(end, &gate, &outlet);
+    shared.incoming.give_back(client.counted);
+    outlet.abort();
+    let _ = shared.inbound.send(Inbound::One(Event::Disconnected(conn))); // nobody listens at the end of the server
+    match reason {
+        CloseReason::Ended | CloseReason::Asked | CloseReason::Stopping => debug!("{conn} ({user}, {from}) closed: {reason}"),
+        reason => info!("{conn} ({user}, {from}) closed: {reason}"),
+    }
+}
+
+/// Why reading stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client sends nothing more.
+    Input,
+    /// The session came to its end; the client has been, or is being, told.
+    Session,
+    /// The connection is of no use any longer.
+    Broken(CloseReason),
+}
+
+struct Client<'a> {
+    shared: &'a Arc<Shared>,
+    source: Source,
+    socket: &'a Socket,
+    decoder: Decoder,
+    /// What the decoder holds, as counted in the total of incoming bytes.
+    counted: usize,
+    frame_began: Option<Instant>,
+    /// What the socket's own timeout is set to.
+    read_timeout: Option<Duration>,
+    session: Session,
+}
+
+impl Client<'_> {
+    fn read_all(&mut self) -> End {
+        loop {
+            if let Some(end) = self.wait_for_memory().or_else(|| self.keep_deadlines()) {
+                return end;
+            }
+            // A large frame is read in steps that grow with what came of it, never with what it promises.
+            let missing = self.decoder.announced().unwrap_or(0).saturating_sub(self.decoder.pending());
+            let space = READ_BYTES.max(missing.min(self.decoder.pending()).min(READ_BYTES_MAX));
+            match self.source.read(self.decoder.space(space)) {
+                Ok(0) => {
+                    self.session.flush();
+                    return End::Input;
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
+                Err(_) => return End::Broken(CloseReason::Broken),
+            }
+            if let Some(end) = self.take_frames() {
+                return end;
+            }
+        }
+    }
+
+    fn take_frames(&mut self) -> Option<End> {
+        loop {
+            self.decoder.set_frame_bytes_max(self.session.frame_bytes_max());
+            match self.decoder.frame() {
+                Ok(Some(frame)) => {
+                    self.frame_began = None;
+                    if self.session.frame(&frame) == Flow::End {
+                        return Some(End::Session);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.session.too_large(&error);
+                    return Some(End::Session);
+                }
+            }
+        }
+        self.session.flush();
+        if self.session.is_closing() {
+            return Some(End::Session);
+        }
+        self.count_pending();
+        if self.decoder.pending() > 0 {
+            self.frame_began.get_or_insert_with(Instant::now);
+        }
+        None
+    }
+
+    fn count_pending(&mut self) {
+        let pending = self.decoder.pending();
+        if pending > self.counted {
+            self.shared.incoming.add(pending - self.counted);
+        } else if pending < self.counted {
+            self.shared.incoming.give_back(self.counted - pending);
+        }
+        self.counted = pending;
+    }
+
+    /// Waits while all connections together hold too much, unless this one holds little.
+    fn wait_for_memory(&mut self) -> Option<End> {
+        while !self.shared.incoming.wait(self.counted + self.session.bytes_under_way(), Duration::from_secs(1)) {
+            if self.session.is_closing() {
+                return Some(End::Session);
+            }
+            if let Some(end) = self.check_deadlines() {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// Sees to it that the next read ends in time. A timeout that is set stays set as long as it is early enough, so
+    /// that frames which come in pieces do not cost a system call each.
+    fn keep_deadlines(&mut self) -> Option<End> {
+        if let Some(end) = self.check_deadlines() {
+            return Some(end);
+        }
+        let deadline = [self.session.login_deadline(), self.frame_deadline()].into_iter().flatten().min();
+        let Some(deadline) = deadline else {
+            if self.session.has_just_begun() {
+                return self.set_read_timeout(None);
+            }
+            return None;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let early_enough = self.read_timeout.is_some_and(|timeout| timeout <= left + Duration::from_millis(500));
+        if early_enough { None } else { self.set_read_timeout(Some(left)) }
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Option<End> {
+        if self.read_timeout == timeout {
+            return None;
+        }
+        self.read_timeout = timeout;
+        let set = self.socket.set_read_timeout(timeout);
+        set.is_err().then_some(End::Broken(CloseReason::Broken))
+    }
+
+    fn frame_deadline(&self) -> Option<Instant> {
+        let limits = &self.shared.limits;
+        let bytes = self.decoder.announced().unwrap_or(0).min(limits.frame_bytes);
+        let by_length = Duration::from_secs((bytes / limits.frame_bytes_per_second.max(1)) as u64);
+        self.frame_began.map(|began| began + limits.frame.max(by_length))
+    }
+
+    fn check_deadlines(&mut self) -> Option<End> {
+        let now = Instant::now();
+        if self.session.login_deadline().is_some_and(|deadline| deadline <= now) {
+            self.session.login_too_late();
+            return Some(End::Session);
+        }
+        if self.frame_deadline().is_some_and(|deadline| deadline <= now) {
+            return Some(End::Broken(CloseReason::FrameTimeout));
+        }
+        None
+    }
+
+    /// Sees the connection to its end: what was asked gets its report, and reports get through.
+    fn part(&mut self, end: End, gate: &Gate, outlet: &Outlet) -> CloseReason {
+        match end {
+            End::Broken(reason) => reason,
+            End::Input => {
+                self.session.input_ended();
+                let reason = gate.wait_closing();
+                outlet.wait_shut(Instant::now() + LINGER);
+                reason
+            }
+            End::Session => {
+                let reason = gate.wait_closing();
+                let deadline = Instant::now() + LINGER;
+                outlet.wait_shut(deadline);
+                if reason.is_polite() {
+                    self.discard_until_end(deadline);
+                }
+                reason
+            }
+        }
+    }
+
+    fn discard_until_end(&mut self, deadline: Instant) {
+        let mut discarded = 0;
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        while discarded < LINGER_BYTES {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO || self.socket.set_read_timeout(Some(left)).is_err() {
+                break;
+            }
+            buffer.clear();
+            match self.source.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => discarded += bytes,
+            }
+        }
+        self.socket.shutdown(Shutdown::Both);
+    }
+}

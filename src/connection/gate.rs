@@ -1,0 +1,179 @@
+//! What a connection's thread and the dispatcher know of each other: how many messages are under way, what became
+//! of a login, and whether the connection is to end.
+//!
+//! The thread takes a place for each message and waits when there is none left: it then does not read, and the
+//! client feels it. The dispatcher gives the place back. The lock is held for a few instructions only.
+
+use super::incoming::Incoming;
+use crate::dispatcher::CloseReason;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Shared by a connection's thread and the dispatcher's.
+#[derive(Debug)]
+pub struct Gate {
+    in_flight_max: usize,
+    incoming: Arc<Incoming>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: usize,
+    bytes: usize,
+    verdict: Option<bool>,
+    closing: Option<CloseReason>,
+    lingering: bool,
+    /// Whether the thread waits for a change. Telling nobody would cost a system call a message all the same.
+    waiting: bool,
+}
+
+impl Gate {
+    /// A gate with `in_flight_max` places; the bytes of what is under way are counted in `incoming`.
+    pub fn new(in_flight_max: usize, incoming: Arc<Incoming>) -> Gate {
+        Gate { in_flight_max, incoming, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Takes a place for a message of so many bytes if there is one.
+    pub fn try_enter(&self, bytes: usize) -> bool {
+        let mut state = self.lock();
+        let free = state.under_way < self.in_flight_max;
+        if free {
+            state.under_way += 1;
+            state.bytes += bytes;
+            drop(state);
+            self.incoming.add(bytes);
+        }
+        free
+    }
+
+    /// Waits until [`Gate::try_enter`] would find a place. False if the connection is to end.
+    pub fn wait_for_room(&self) -> bool {
+        let state = self.wait_while(|state| state.under_way >= self.in_flight_max && state.closing.is_none());
+        state.closing.is_none()
+    }
+
+    /// Waits until nothing is under way. False if the connection is to end.
+    pub fn wait_idle(&self) -> bool {
+        let state = self.wait_while(|state| state.under_way > 0 && state.closing.is_none());
+        state.closing.is_none()
+    }
+
+    /// Waits for what became of the login (or logout, ...) that the dispatcher was just told of. False also if the
+    /// connection is to end.
+    pub fn wait_verdict(&self) -> bool {
+        let mut state = self.wait_while(|state| state.verdict.is_none() && state.closing.is_none());
+        state.verdict.take().unwrap_or(false)
+    }
+
+    /// Waits until the dispatcher has ordered the end of the connection.
+    pub fn wait_closing(&self) -> CloseReason {
+        let state = self.wait_while(|state| state.closing.is_none());
+        state.closing.unwrap_or(CloseReason::Ended)
+    }
+
+    /// Says that the thread will see the connection to its end by itself and must not be woken from a read.
+    pub fn linger(&self) {
+        self.lock().lingering = true;
+    }
+
+    /// Takes [`Gate::linger`] back.
+    pub fn linger_no_longer(&self) {
+        self.lock().lingering = false;
+    }
+
+    /// Why the connection is to end, if it is.
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.lock().closing
+    }
+
+    /// The bytes of what is under way.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// For the dispatcher: so many messages of so many bytes together are dealt with.
+    pub fn settle(&self, messages: usize, bytes: usize) {
+        let mut state = self.lock();
+        state.under_way = state.under_way.saturating_sub(messages);
+        state.bytes = state.bytes.saturating_sub(bytes);
+        let waiting = state.waiting;
+        drop(state);
+        self.incoming.give_back(bytes);
+        if waiting {
+            self.changed.notify_all();
+        }
+    }
+
+    /// For the dispatcher: what became of what the thread waits for.
+    pub fn decide(&self, verdict: bool) {
+        self.lock().verdict = Some(verdict);
+        self.changed.notify_all();
+    }
+
+    /// For the dispatcher: the connection is to end. Returns whether the thread lingers by itself.
+    pub fn close(&self, reason: CloseReason) -> bool {
+        let mut state = self.lock();
+        state.closing.get_or_insert(reason);
+        let lingering = state.lingering;
+        drop(state);
+        self.changed.notify_all();
+        lingering
+    }
+
+    fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        while condition(&state) {
+            state.waiting = true;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting = false;
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.incoming.give_back(self.lock().bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_given_back_wakes_the_thread() {
+        let gate = Arc::new(Gate::new(1, Incoming::new(100)));
+        assert!(gate.try_enter(7));
+        assert!(!gate.try_enter(7));
+        let waiting = Arc::clone(&gate);
+        let thread = crate::thread::spawn("waiting", 64 << 10, move || waiting.wait_for_room()).expect("a thread");
+        gate.settle(1, 7);
+        assert!(thread.join().expect("no panic"));
+        assert!(gate.try_enter(7));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_ends_every_wait() {
+        let gate = Gate::new(1, Incoming::new(100));
+        assert!(gate.try_enter(1));
+        assert!(!gate.close(CloseReason::Revoked));
+        assert!(!gate.wait_for_room() && !gate.wait_idle() && !gate.wait_verdict());
+        assert_eq!(gate.wait_closing(), CloseReason::Revoked);
+    }
+
+    #[test]
+    fn bytes_of_a_gate_that_is_gone_are_given_back() {
+        let incoming = Incoming::new(10);
+        let gate = Gate::new(9, Arc::clone(&incoming));
+        assert!(gate.try_enter(11));
+        assert!(!incoming.has_room(usize::MAX));
+        drop(gate);
+        assert!(incoming.has_room(usize::MAX));
+    }
+}

@@ -1,0 +1,115 @@
+//! The thread that reads what one start of a handler writes, on a stream that serves all its requests.
+//!
+//! Spawned by the handler's supervisor for each start; owns the reading half and the decoder; waits in `read`; ends
+//! at the end of the input, or when what comes is no frame: then nobody can tell any longer which answer is whose.
+
+use crate::config::Framing;
+use crate::dispatcher::Event;
+use crate::dispatcher::run::Inbound;
+use crate::frame::{Decoder, Frame, TooLarge};
+use crate::name::{Generation, RouteId};
+use crate::protocol::handler;
+use crate::transport::Source;
+use crossbeam_channel::Sender;
+
+/// The stack of a handler's reader.
+pub const STACK_BYTES: usize = 256 << 10;
+
+/// How much is read at once; answers come in batches.
+const READ_BYTES: usize = 64 << 10;
+/// How much stray text is quoted.
+const QUOTE_BYTES_MAX: usize = 64;
+
+/// What the reader of a handler must know.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Whose handler.
+    pub route: RouteId,
+    /// Which start of it.
+    pub generation: Generation,
+    /// How frames are told apart.
+    pub framing: Framing,
+    /// The largest frame, in bytes (`limits.frameBytesHandler`).
+    pub frame_bytes_max: usize,
+    /// The deepest nesting of `data` (`limits.depth`).
+    pub depth_max: usize,
+    /// The most names in one command (`limits.recipients`).
+    pub recipients_max: usize,
+    /// To the dispatcher.
+    pub inbound: Sender<Inbound>,
+}
+
+/// How the reading ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The handler closed its side, or the server is at its end.
+    Input,
+    /// What came is no frame; in words for the log.
+    Stray(String),
+}
+
+/// Reads answers until the end.
+pub fn read_answers(reading: &Reading, mut source: Source) -> End {
+    let mut decoder = Decoder::new(reading.framing, reading.frame_bytes_max);
+    loop {
+        let growing = decoder.pending().min(READ_BYTES * 4);
+        match source.read(decoder.space(READ_BYTES.max(growing))) {
+            Ok(0) | Err(_) => return end_of_input(&decoder),
+            Ok(_) => {}
+        }
+        let mut events = Vec::new();
+        let stray = loop {
+            match next_frame(reading, &mut decoder) {
+                Ok(Some(frame)) => events.push(answered(reading, &frame, None)),
+                Ok(None) => break None,
+                Err(stray) => break Some(stray),
+            }
+        };
+        if !events.is_empty() && reading.inbound.send(Inbound::Many(events)).is_err() {
+            return End::Input;
+        }
+        if let Some(stray) = stray {
+            return End::Stray(stray);
+        }
+    }
+}
+
+/// The event that a handler's frame makes; `request` where it has a connection of its own.
+pub fn answered(reading: &Reading, frame: &Frame, request: Option<crate::name::RequestId>) -> Event {
+    let answer = handler::parse(frame, reading.depth_max, reading.recipients_max);
+    Event::Answered { route: reading.route, generation: reading.generation, request, answer }
+}
+
+/// The next frame, or what is wrong with what stands in its place.
+pub fn next_frame(reading: &Reading, decoder: &mut Decoder) -> Result<Option<Frame>, String> {
+    match decoder.frame() {
+        Ok(Some(frame)) if reading.framing == Framing::Lines && !begins_like_an_answer(frame.bytes()) => {
+            Err(stray(frame.bytes(), "a line of JSON"))
+        }
+        Ok(frame) => Ok(frame),
+        Err(error) => Err(too_large(decoder, error)),
+    }
+}
+
+/// A line that is not even an object was never meant as an answer.
+fn begins_like_an_answer(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(b"{")
+}
+
+fn too_large(decoder: &Decoder, error: TooLarge) -> String {
+    let bytes = decoder.pending_bytes();
+    let text = bytes.iter().take(4).all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    if text { stray(bytes, "a frame") } else { format!("wrote what is no frame: {error} (limits.frameBytesHandler)") }
+}
+
+fn stray(bytes: &[u8], expected: &str) -> String {
+    let quoted = bytes[..bytes.len().min(QUOTE_BYTES_MAX)].escape_ascii();
+    format!("wrote '{quoted}' where {expected} should start; is something printing to stdout?")
+}
+
+fn end_of_input(decoder: &Decoder) -> End {
+    match decoder.pending() {
+        0 => End::Input,
+        bytes => End::Stray(format!("closed its output {bytes} bytes into a frame")),
+    }
+}

@@ -1,0 +1,355 @@
+//! What a client's connection has agreed on so far, and what each of its frames means then.
+//!
+//! Ordinary messages go to the dispatcher, all that came with one read in one send. What needs a password is done
+//! here, when all earlier messages have their reports, so that no answer reaches the wrong user.
+
+use super::client::Shared;
+use super::gate::Gate;
+use super::login::Denied;
+use crate::dispatcher::run::Inbound;
+use crate::dispatcher::{About, Event, Inquiry, Message};
+use crate::frame::{Frame, TooLarge};
+use crate::name::{BUILTIN, ConnId, DUMMY, INTERNAL, Username};
+use crate::protocol::builtin::{self, Builtin};
+use crate::protocol::client::{self, Credentials, Header, Payload, Refusal, Scope};
+use crate::protocol::reason::Reason;
+use crate::protocol::report::Id;
+use crate::protocol::text::Text;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// So many frames in a row that are no messages end a connection.
+const MALFORMED_MAX: u32 = 10;
+/// One send to the dispatcher carries at most so many bytes, or one frame.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Whether the connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    End,
+}
+
+/// Whether there is a user.
+#[derive(Debug)]
+enum Stage {
+    /// Not yet: headers are read.
+    Stranger,
+    /// Yes.
+    User(Username),
+    /// Not any longer.
+    LoggedOut,
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    conn: ConnId,
+    gate: Arc<Gate>,
+    stage: Stage,
+    login_deadline: Option<Instant>,
+    just_begun: bool,
+    malformed: u32,
+    batch: Vec<Event>,
+    batch_bytes: usize,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, conn: ConnId, gate: Arc<Gate>, accepted: Instant) -> Session {
+        Session {
+            conn,
+            gate,
+            stage: Stage::Stranger,
+            login_deadline: Some(accepted + shared.limits.login),
+            just_begun: false,
+            malformed: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            shared,
+        }
+    }
+
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let limits = &self.shared.limits;
+        if matches!(self.stage, Stage::User(_)) { limits.frame_bytes } else { limits.frame_bytes_before_login }
+    }
+
+    pub(super) fn login_deadline(&self) -> Option<Instant> {
+        self.login_deadline
+    }
+
+    /// Whether there was a login since this was last asked.
+    pub(super) fn has_just_begun(&mut self) -> bool {
+        std::mem::take(&mut self.just_begun)
+    }
+
+    pub(super) fn bytes_under_way(&self) -> usize {
+        self.gate.bytes()
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.gate.closing().is_some()
+    }
+
+    pub(super) fn user_for_log(&self) -> String {
+        match &self.stage {
+            Stage::User(user) => user.to_string(),
+            Stage::Stranger | Stage::LoggedOut => "no user".to_owned(),
+        }
+    }
+
+    /// Takes one frame.
+    pub(super) fn frame(&mut self, frame: &Frame) -> Flow {
+        let stranger = matches!(self.stage, Stage::Stranger);
+        match client::parse(frame, stranger, self.shared.limits.depth) {
+            Ok(message) => {
+                self.malformed = 0;
+                match message.header.filter(|_| stranger) {
+                    Some(header) => self.first(&header, message.payload, frame),
+                    None => self.payload(message.payload, frame),
+                }
+            }
+            Err(refusal) => self.refuse_frame(refusal),
+        }
+    }
+
+    /// A frame of a connection that never had a user.
+    fn first(&mut self, header: &Header, payload: Option<Payload>, frame: &Frame) -> Flow {
+        let about = About { kind: kind_of(payload.as_ref()), id: Some(Id::AuthSpecial) };
+        if header.scope == Scope::Server {
+            let words = "this server takes no messages from other servers";
+            return self.refuse(about, Reason::Forbidden, words.to_owned(), true);
+        }
+        if let Some(Credentials { username, password }) = &header.authentication {
+            let flow = self.log_in(username, password, about);
+            let dispatched = payload.filter(|payload| payload.kind.as_str() != DUMMY);
+            return match dispatched {
+                Some(payload) if flow == Flow::Continue => self.payload(Some(payload), frame),
+                _ => flow,
+            };
+        }
+        match payload {
+            Some(payload) if is_builtin(&payload.kind) => self.builtin(payload),
+            _ => self.refuse(about, Reason::NotAuthenticated, "the first message must log in".to_owned(), true),
+        }
+    }
+
+    fn payload(&mut self, payload: Option<Payload>, frame: &Frame) -> Flow {
+        let Some(payload) = payload else { return Flow::Continue };
+        if is_builtin(&payload.kind) {
+            return self.builtin(payload);
+        }
+        let Payload { kind, data, id } = payload;
+        if kind.as_str() == DUMMY {
+            let about = About { kind, id: id.map(Id::Client) };
+            return self.forward(Event::Asked(self.conn, Inquiry::Dummy, about), 0);
+        }
+        let bytes = frame.bytes().len();
+        self.forward(Event::Message(self.conn, Message { kind, data, id, bytes }), bytes)
+    }
+
+    fn builtin(&mut self, payload: Payload) -> Flow {
+        let about = About { kind: payload.kind, id: payload.id.map(Id::Client) };
+        let stranger = matches!(self.stage, Stage::Stranger);
+        let command = match builtin::parse(&payload.data) {
+            Ok(command) if stranger && !command.before_login() => {
+                let about = About { id: Some(Id::AuthSpecial), ..about };
+                return self.refuse(about, Reason::NotAuthenticated, "the first message must log in".to_owned(), true);
+            }
+            Ok(command) => command,
+            Err((Reason::Malformed, words)) => return self.refuse_malformed(about, Reason::Malformed, words, stranger),
+            Err((reason, words)) => return self.refuse(about, reason, words, stranger),
+        };
+        let inquiry = match command {
+            Builtin::Whoami => Inquiry::Whoami,
+            Builtin::Handlers => Inquiry::Handlers,
+            Builtin::Ping => Inquiry::Ping,
+            command => return self.change(command, about),
+        };
+        self.forward(Event::Asked(self.conn, inquiry, about), 0)
+    }
+
+    /// What takes effect when all earlier messages have their reports.
+    fn change(&mut self, command: Builtin, about: About) -> Flow {
+        self.flush();
+        if !self.gate.wait_idle() {
+            return Flow::End;
+        }
+        match command {
+            Builtin::Authenticate { username, password } => self.log_in(&username, &password, about),
+            Builtin::Logout => self.log_out(about),
+            Builtin::ChangePassword { old, new } => self.change_password(&old, &new, about),
+            Builtin::Register { username, password, token } => self.register(&username, &password, token.as_ref(), about),
+            Builtin::Close => {
+                self.gate.linger();
+                self.tell(Event::Leaving(self.conn, about));
+                Flow::End
+            }
+            Builtin::Whoami | Builtin::Handlers | Builtin::Ping => Flow::Continue, // these change nothing
+        }
+    }
+
+    fn log_in(&mut self, username: &Text, password: &Text, about: About) -> Flow {
+        let has_user = matches!(self.stage, Stage::User(_));
+        let (user, revision) = match self.shared.login.prove(username, password) {
+            Ok(proved) => proved,
+            Err(denial) => return self.deny(about, denial, !has_user),
+        };
+        if !has_user {
+            self.gate.linger(); // it ends if the dispatcher has no place for another session
+        }
+        self.tell(Event::LoggedIn { conn: self.conn, user: user.clone(), revision, about });
+        if self.gate.wait_verdict() {
+            self.gate.linger_no_longer();
+            self.stage = Stage::User(user);
+            self.just_begun = true;
+            self.login_deadline = None;
+            return Flow::Continue;
+        }
+        if has_user && !self.is_closing() { Flow::Continue } else { Flow::End }
+    }
+
+    fn log_out(&mut self, about: About) -> Flow {
+        self.tell(Event::LoggedOut(self.conn, about));
+        if self.gate.wait_verdict() {
+            self.stage = Stage::LoggedOut;
+            self.login_deadline = Some(Instant::now() + self.shared.limits.login);
+        }
+        Flow::Continue
+    }
+
+    fn change_password(&mut self, old: &Text, new: &Text, about: About) -> Flow {
+        let Stage::User(user) = &self.stage else {
+            return self.refuse(about, Reason::NotAuthenticated, "log in first".to_owned(), false);
+        };
+        let user = user.clone();
+        match self.shared.login.change_password(&user, old, new) {
+            Ok(revision) => {
+                self.tell(Event::PasswordChanged { conn: self.conn, user, revision, about });
+                self.gate.wait_verdict();
+                Flow::Continue
+            }
+            Err(denial) => self.deny(about, denial, false),
+        }
+    }
+
+    fn register(&mut self, username: &Text, password: &Text, token: Option<&Text>, about: About) -> Flow {
+        match self.shared.login.register(username, password, token) {
+            Ok((user, revision)) => {
+                self.tell(Event::Registered { conn: self.conn, user, revision, about });
+                self.gate.wait_verdict();
+                Flow::Continue
+            }
+            Err(denial) => {
+                let stranger = matches!(self.stage, Stage::Stranger);
+                self.deny(about, denial, stranger)
+            }
+        }
+    }
+
+    /// The border to the next frame is lost.
+    pub(super) fn too_large(&mut self, error: &TooLarge) {
+        let stranger = matches!(self.stage, Stage::Stranger);
+        let about = About { kind: Text::from(BUILTIN), id: stranger.then_some(Id::AuthSpecial) };
+        self.refuse(about, Reason::TooLarge, error.to_string(), true);
+    }
+
+    pub(super) fn login_too_late(&mut self) {
+        let words = format!("no login within {} s (limits.loginSeconds)", self.shared.limits.login.as_secs());
+        let about = About { kind: Text::from(BUILTIN), id: Some(Id::AuthSpecial) };
+        self.refuse(about, Reason::Authentication, words, true);
+    }
+
+    /// The client sends nothing more; what was sent still gets its reports.
+    pub(super) fn input_ended(&mut self) {
+        self.flush();
+        self.tell(Event::InputEnded(self.conn));
+    }
+
+    fn refuse_frame(&mut self, refusal: Refusal) -> Flow {
+        let Refusal { reason, message, kind, id } = refusal;
+        let stranger = matches!(self.stage, Stage::Stranger);
+        let id = if stranger { Some(Id::AuthSpecial) } else { id.map(Id::Client) };
+        let about = About { kind: kind.unwrap_or_else(|| Text::from(BUILTIN)), id };
+        self.refuse_malformed(about, reason, message, stranger)
+    }
+
+    fn refuse_malformed(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
+        self.malformed += 1;
+        self.refuse(about, reason, message, last || self.malformed >= MALFORMED_MAX)
+    }
+
+    fn deny(&mut self, about: About, denial: Denied, last: bool) -> Flow {
+        self.refuse(about, denial.reason, denial.message, last)
+    }
+
+    fn refuse(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
+        if last {
+            // What was sent before is answered before the last word.
+            self.flush();
+            if !self.gate.wait_idle() {
+                return Flow::End;
+            }
+            self.gate.linger();
+        }
+        let flow = self.forward(Event::Refused { conn: self.conn, about, reason, message, last }, 0);
+        if last {
+            self.flush();
+            return Flow::End;
+        }
+        flow
+    }
+
+    /// Puts an event with a place at the gate into the batch; waits for a place if there is none.
+    fn forward(&mut self, event: Event, bytes: usize) -> Flow {
+        if self.batch_bytes + bytes > BATCH_BYTES_MAX {
+            self.flush();
+        }
+        while !self.gate.try_enter(bytes) {
+            self.flush();
+            if !self.gate.wait_for_room() {
+                return Flow::End;
+            }
+        }
+        self.batch_bytes += bytes;
+        self.batch.push(event);
+        Flow::Continue
+    }
+
+    /// Hands over what is in the batch.
+    pub(super) fn flush(&mut self) {
+        self.batch_bytes = 0;
+        let inbound = match self.batch.len() {
+            0 => return,
+            1 => self.batch.pop().map(Inbound::One),
+            _ => Some(Inbound::Many(std::mem::take(&mut self.batch))),
+        };
+        if let Some(inbound) = inbound {
+            self.send(inbound);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.flush();
+        self.send(Inbound::One(event));
+    }
+
+    /// Waits while the dispatcher's channel is full, which slows down this client alone.
+    fn send(&self, inbound: Inbound) {
+        if self.shared.inbound.send(inbound).is_err() {
+            // The dispatcher is gone, and nobody else will end this connection.
+            self.gate.close(crate::dispatcher::CloseReason::Stopping);
+        }
+    }
+}
+
+fn is_builtin(kind: &Text) -> bool {
+    matches!(kind.as_str(), BUILTIN | INTERNAL)
+}
+
+/// The type that a report on a login carries.
+fn kind_of(payload: Option<&Payload>) -> Text {
+    let kind = payload.map(|payload| payload.kind.clone());
+    kind.filter(|kind| kind.as_str().len() <= client::KIND_BYTES_MAX).unwrap_or_else(|| Text::from(BUILTIN))
+}

@@ -1,0 +1,207 @@
+//! From a handler's answer to those whom it names. All of it is checked before any of it is done.
+
+use super::event::Effect;
+use super::requests::{Failure, MessageKey, Request};
+use super::Dispatcher;
+use crate::frame::{Packet, Slice};
+use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
+use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
+use crate::protocol::reason::Reason;
+use crate::protocol::report::{self, Counts};
+use crate::protocol::text::Text;
+use log::warn;
+use std::collections::HashSet;
+use std::time::Instant;
+
+/// How often handlers may pass one message on (`sendHandler`).
+const HOPS_MAX: u8 = 4;
+
+impl Dispatcher {
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        route_id: RouteId,
+        generation: Generation,
+        request: Option<RequestId>,
+        answer: Result<Answer, WrongAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let route = self.routes.get(route_id);
+        if route.up != Some(generation) {
+            return; // an answer of a start that was given up, to a request that has its report
+        }
+        let kind = route.config.kind.clone();
+        let id = if route.config.per_message {
+            request
+        } else if route.config.envelope {
+            match in_reply_to(&answer).map(|text| self.request_of(text)) {
+                Some(id) => id,
+                None => {
+                    match &answer {
+                        Ok(_) => warn!("handler {kind} spoke without being asked (no header.inReplyTo); dropped"),
+                        Err(wrong) => warn!("handler {kind} gave an answer that names no request; dropped: {}", wrong.message),
+                    }
+                    return;
+                }
+            }
+        } else {
+            match route.under_way.front() {
+                Some(&id) => Some(id),
+                None => return self.replace(route_id, "gave an answer that nobody had asked for", effects),
+            }
+        };
+        let route = self.routes.get(route_id);
+        route.answered = Some(now);
+        let Some(id) = id.filter(|id| route.under_way.contains(id)) else {
+            warn!("handler {kind} answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
+            return;
+        };
+        route.forget(id);
+        if let Some(request) = self.requests.take(id) {
+            self.carry_out(now, &kind, &request, answer, effects);
+            self.request_done(request.message, effects);
+        }
+        self.pump(now, route_id, effects);
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        kind: &TypeName,
+        request: &Request,
+        answer: Result<Answer, WrongAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let checked = match answer {
+            Ok(Answer { outcome: Outcome::Commands(commands), .. }) => self.check(request, commands),
+            Ok(Answer { outcome: Outcome::Refused { status, data }, .. }) => {
+                return self.fail(request.message, Failure::Refused { handler: kind.to_string(), status, data });
+            }
+            Err(wrong) => Err((Reason::HandlerProtocol, wrong.message)),
+        };
+        match checked {
+            Ok(commands) => {
+                for command in commands {
+                    self.command(now, kind, request, &command, effects);
+                }
+            }
+            Err((reason, words)) => {
+                warn!("handler {kind} gave an answer that is not carried out: {words}");
+                self.fail(request.message, Failure::Reason(reason, format!("handler {kind}: {words}")));
+            }
+        }
+    }
+
+    fn check(&self, request: &Request, commands: Vec<Command>) -> Result<Vec<Command>, (Reason, String)> {
+        for command in &commands {
+            if let Order::SendHandler(kind) = &command.order {
+                if self.routes.find(kind.as_str()).is_none() {
+                    return Err((Reason::HandlerProtocol, "sendHandler names a type that is not configured".into()));
+                }
+                if request.hops >= HOPS_MAX {
+                    return Err((Reason::Loop, format!("handlers passed the message on more than {HOPS_MAX} times")));
+                }
+            }
+        }
+        Ok(commands)
+    }
+
+    fn command(&mut self, now: Instant, kind: &TypeName, request: &Request, command: &Command, effects: &mut Vec<Effect>) {
+        let data = command.data.as_ref();
+        let counts = match (&command.order, data) {
+            (Order::None, _) | (_, None) => return,
+            (Order::SendClients(names), Some(data)) => self.send_clients(kind, request.message, names, data, effects),
+            (Order::Reply, Some(data)) => self.reply(kind, request.message, data, effects),
+            (Order::SendServers(names), _) => {
+                let distinct: HashSet<&str> = names.iter().map(Text::as_str).collect();
+                Counts { unknown_servers: distinct.len() as u64, ..Counts::default() }
+            }
+            (Order::SendHandler(next), Some(data)) => {
+                if let Some(route) = self.routes.find(next.as_str()) {
+                    let request = Request { route, hops: request.hops + 1, data: data.clone(), ..*request };
+                    self.ask(now, request, effects);
+                }
+                return;
+            }
+        };
+        if let Some(message) = self.requests.message(request.message) {
+            message.counts.add(counts);
+        }
+    }
+
+    fn send_clients(&mut self, kind: &TypeName, key: MessageKey, names: &[Text], data: &Slice, effects: &mut Vec<Effect>) -> Counts {
+        let mut counts = Counts::default();
+        let mut unknown: HashSet<&str> = HashSet::new();
+        let mut delivery = Delivery::new(self.message_id(key), kind, data);
+        let Some(message) = self.requests.message(key) else { return counts };
+        self.users.begin_round();
+        for name in names {
+            let Some((account, first)) = self.users.once(name.as_str()) else {
+                unknown.insert(name.as_str());
+                continue;
+            };
+            if !first {
+                continue;
+            }
+            let mut reached = false;
+            for session in &account.sessions {
+                let asker = session.conn == message.conn;
+                if asker || !session.ending {
+                    reached = true;
+                    let id = message.id.as_ref().filter(|_| asker);
+                    effects.push(delivery.to(session.conn, id));
+                }
+            }
+            if reached {
+                counts.delivered += 1;
+            } else {
+                counts.offline += 1;
+            }
+        }
+        counts.unknown_users = unknown.len() as u64;
+        counts
+    }
+
+    fn reply(&mut self, kind: &TypeName, key: MessageKey, data: &Slice, effects: &mut Vec<Effect>) -> Counts {
+        let mut delivery = Delivery::new(self.message_id(key), kind, data);
+        let Some(message) = self.requests.message(key) else { return Counts::default() };
+        let (conn, id) = (message.conn, message.id.clone());
+        if self.open_session(conn).is_none() {
+            return Counts { offline: 1, ..Counts::default() };
+        }
+        effects.push(delivery.to(conn, id.as_ref()));
+        Counts { delivered: 1, ..Counts::default() }
+    }
+}
+
+/// One delivery to many sessions, encoded once.
+struct Delivery<'a> {
+    message_id: String,
+    kind: &'a TypeName,
+    data: &'a Slice,
+    shared: Option<Packet>,
+}
+
+impl<'a> Delivery<'a> {
+    fn new(message_id: String, kind: &'a TypeName, data: &'a Slice) -> Self {
+        Delivery { message_id, kind, data, shared: None }
+    }
+
+    /// The delivery to one session; `id` for the one that asked.
+    fn to(&mut self, conn: ConnId, id: Option<&Slice>) -> Effect {
+        let encode = |id| report::delivery(self.kind.as_str(), &self.message_id, self.data.bytes(), id);
+        let packet = match id {
+            Some(_) => encode(id),
+            None => self.shared.get_or_insert_with(|| encode(None)).clone(),
+        };
+        Effect::Send(conn, packet)
+    }
+}
+
+fn in_reply_to(answer: &Result<Answer, WrongAnswer>) -> Option<&str> {
+    let text = match answer {
+        Ok(answer) => answer.in_reply_to.as_ref(),
+        Err(wrong) => wrong.in_reply_to.as_ref(),
+    };
+    text.map(Text::as_str)
+}

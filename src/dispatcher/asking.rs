@@ -1,0 +1,259 @@
+//! From a message to its handler: what can be handed over at once is, the rest waits, and nothing waits for ever.
+
+use super::event::{Effect, Message};
+use super::requests::{self, Failure, Request};
+use super::Dispatcher;
+use crate::frame::Packet;
+use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::protocol::reason::Reason;
+use crate::protocol::report::{self, Id};
+use crate::protocol::{handler, report::Counts};
+use log::{info, warn};
+use std::time::Instant;
+
+impl Dispatcher {
+    pub(super) fn message(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
+        let draining = self.draining;
+        let Some(session) = self.open_session(conn) else { return };
+        session.under_way += 1;
+        let user = session.user.clone();
+        let route = self.routes.find(message.kind.as_str());
+        let (user, route) = match (user, route) {
+            (Some(user), Some(route)) if !draining => (user, route),
+            (user, _) => {
+                let (reason, words) = match user {
+                    None => (Reason::NotAuthenticated, "log in first"),
+                    Some(_) if draining => (Reason::Draining, "this server is stopping"),
+                    Some(_) => (Reason::UnknownType, "no handler is configured for this type"),
+                };
+                let id = message.id.map(Id::Client);
+                effects.push(Effect::Send(conn, report::bad(message.kind.as_str(), id.as_ref(), reason, words)));
+                return self.settle(conn, message.bytes, effects);
+            }
+        };
+        let key = self.next_number();
+        let Message { kind, data, id, bytes } = message;
+        let waiting = requests::Message { conn, user, kind, id, bytes, open: 0, counts: Counts::default(), failure: None };
+        self.requests.add_message(key, waiting);
+        self.ask(now, Request { message: key, route, hops: 0, data, deadline: now }, effects);
+        self.finish(key, effects);
+    }
+
+    /// Makes a request of a message that is under way. [`Dispatcher::finish`] must follow.
+    pub(super) fn ask(&mut self, now: Instant, mut request: Request, effects: &mut Vec<Effect>) {
+        let id = RequestId(self.next_number());
+        let route = self.routes.get(request.route);
+        let full = route.waiting.len() >= route.config.queue;
+        let at_once = route.waiting.is_empty() && route.has_room();
+        if full && !at_once {
+            let failure = queue_failure(route, "its queue is full");
+            return self.fail(request.message, failure);
+        }
+        request.deadline = now + route.config.queue_wait;
+        route.waiting.push_back(id);
+        let (route, deadline) = (request.route, request.deadline);
+        if let Some(message) = self.requests.message(request.message) {
+            message.open += 1;
+        }
+        self.requests.add(id, request);
+        if at_once {
+            self.pump(now, route, effects);
+        } else {
+            self.wake_at(deadline);
+        }
+    }
+
+    /// Hands over what waits for a handler, as far as it may be asked.
+    pub(super) fn pump(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
+        loop {
+            let route = self.routes.get(route_id);
+            if !route.has_room() {
+                return;
+            }
+            let Some(id) = route.waiting.pop_front() else { return };
+            let deadline = now + route.config.timeout;
+            let (envelope, framing, kind) = (route.config.envelope, route.config.framing, route.config.kind.clone());
+            let message_id = if envelope { self.message_id(id.0) } else { String::new() };
+            let Some(request) = self.requests.get(id) else { continue };
+            request.deadline = deadline;
+            let (key, data) = (request.message, request.data.clone());
+            let body = if envelope {
+                let Some(message) = self.requests.message(key) else { continue };
+                let server = self.settings.server.as_str();
+                let from = handler::From { user: message.user.as_str(), server, session: message.conn.0 };
+                handler::envelope(&message_id, &from, kind.as_str(), data.bytes(), message.id.as_ref())
+            } else {
+                data
+            };
+            self.routes.get(route_id).under_way.push_back(id);
+            self.wake_at(deadline);
+            effects.push(Effect::Ask(route_id, id, Packet::new(framing, body)));
+        }
+    }
+
+    pub(super) fn handler_up(&mut self, now: Instant, route_id: RouteId, generation: Generation, effects: &mut Vec<Effect>) {
+        let route = self.routes.get(route_id);
+        info!("handler {} is up", route.config.kind);
+        route.up = Some(generation);
+        route.answered = None;
+        self.pump(now, route_id, effects);
+    }
+
+    pub(super) fn handler_down(&mut self, route_id: RouteId, generation: Generation, reason: String, effects: &mut Vec<Effect>) {
+        let route = self.routes.get(route_id);
+        // When the dispatcher itself had it replaced, it is down already.
+        if route.up.is_some_and(|up| up != generation) {
+            return;
+        }
+        if route.up.take().is_none() {
+            route.down_reason = reason;
+            return;
+        }
+        let message = format!("handler {} {reason}", route.config.kind);
+        route.down_reason = reason;
+        for id in std::mem::take(&mut route.under_way) {
+            self.request_failed(id, Failure::Reason(Reason::HandlerCrashed, message.clone()), effects);
+        }
+    }
+
+    /// A start of a handler that can no longer be trusted with answers: what it was asked comes to nothing.
+    pub(super) fn replace(&mut self, route_id: RouteId, reason: &str, effects: &mut Vec<Effect>) {
+        let route = self.routes.get(route_id);
+        let Some(generation) = route.up else { return };
+        warn!("handler {} {reason}; it is ended and started again", route.config.kind);
+        effects.push(Effect::Replace { route: route_id, generation, reason: reason.to_owned() });
+        self.handler_down(route_id, generation, reason.to_owned(), effects);
+    }
+
+    pub(super) fn unanswered(
+        &mut self,
+        now: Instant,
+        route_id: RouteId,
+        id: RequestId,
+        reason: Reason,
+        message: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let route = self.routes.get(route_id);
+        if route.under_way.contains(&id) {
+            route.forget(id);
+            self.request_failed(id, Failure::Reason(reason, message), effects);
+            self.pump(now, route_id, effects);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.next_deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.next_deadline = None;
+        for route in self.routes.ids() {
+            self.fail_late(now, route, effects);
+            self.fail_waiting(now, route, effects);
+            let route = self.routes.get(route);
+            // Each queue is in the order of its deadlines, so the first is the earliest.
+            let firsts = [route.waiting.front().copied(), route.under_way.front().copied()];
+            for first in firsts.into_iter().flatten() {
+                if let Some(deadline) = self.requests.get(first).map(|request| request.deadline) {
+                    self.wake_at(deadline);
+                }
+            }
+        }
+    }
+
+    /// Requests that the handler was asked and did not answer in time.
+    fn fail_late(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
+        while let Some(&id) = self.routes.get(route_id).under_way.front() {
+            let Some(request) = self.requests.get(id) else { return };
+            if now < request.deadline {
+                return;
+            }
+            let asked_until = request.deadline;
+            let route = self.routes.get(route_id);
+            route.forget(id);
+            let timeout = route.config.timeout;
+            let reason = format!("did not answer within {} s", timeout.as_secs());
+            let message = format!("handler {} {reason}", route.config.kind);
+            // In envelope form a late answer is told from the next one by its id, so that one late request says
+            // nothing of the others, unless nothing at all was answered meanwhile.
+            let silent = route.answered.is_none_or(|answered| answered + timeout <= asked_until);
+            let trusted = route.config.envelope && !silent;
+            if route.config.per_message {
+                effects.push(Effect::Abandon(route_id, id));
+            }
+            self.request_failed(id, Failure::Reason(Reason::HandlerTimeout, message), effects);
+            if !trusted {
+                self.replace(route_id, &reason, effects);
+            }
+        }
+        self.pump(now, route_id, effects);
+    }
+
+    /// Requests that waited for the handler for too long.
+    fn fail_waiting(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
+        while let Some(&id) = self.routes.get(route_id).waiting.front() {
+            if self.requests.get(id).is_some_and(|request| now < request.deadline) {
+                return;
+            }
+            let route = self.routes.get(route_id);
+            route.waiting.pop_front();
+            let words = format!("it had no room for {} s", route.config.queue_wait.as_secs());
+            let failure = queue_failure(route, &words);
+            self.request_failed(id, failure, effects);
+        }
+    }
+
+    fn wake_at(&mut self, deadline: Instant) {
+        self.next_deadline = Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
+    }
+
+    /// Notes why (a part of) a message came to nothing; what is noted first is what is reported.
+    pub(super) fn fail(&mut self, key: requests::MessageKey, failure: Failure) {
+        if let Some(message) = self.requests.message(key) {
+            message.failure.get_or_insert(failure);
+        }
+    }
+
+    fn request_failed(&mut self, id: RequestId, failure: Failure, effects: &mut Vec<Effect>) {
+        let Some(request) = self.requests.take(id) else { return };
+        self.fail(request.message, failure);
+        self.request_done(request.message, effects);
+    }
+
+    /// One request of a message is no longer open.
+    pub(super) fn request_done(&mut self, key: requests::MessageKey, effects: &mut Vec<Effect>) {
+        if let Some(message) = self.requests.message(key) {
+            message.open = message.open.saturating_sub(1);
+        }
+        self.finish(key, effects);
+    }
+
+    /// Reports on a message when nothing of it is open any longer.
+    pub(super) fn finish(&mut self, key: requests::MessageKey, effects: &mut Vec<Effect>) {
+        let Some(message) = self.requests.take_finished(key) else { return };
+        let bad = message.failure.is_some() || message.counts.failure().is_some();
+        let open = self.open_session(message.conn).is_some();
+        if open && (bad || message.id.is_some()) {
+            let id = message.id.map(Id::Client);
+            let (kind, id) = (message.kind.as_str(), id.as_ref());
+            let packet = match message.failure {
+                None => report::outcome(kind, id, &self.message_id(key), &message.counts),
+                Some(Failure::Reason(reason, words)) => report::bad(kind, id, reason, &words),
+                Some(Failure::Refused { handler, status, data }) => {
+                    report::refused(kind, id, &handler, status.bytes(), data.as_ref().map(|data| data.bytes()))
+                }
+            };
+            effects.push(Effect::Send(message.conn, packet));
+        }
+        self.settle(message.conn, message.bytes, effects);
+    }
+}
+
+fn queue_failure(route: &super::routes::Route, full: &str) -> Failure {
+    let kind = &route.config.kind;
+    if route.up.is_some() {
+        Failure::Reason(Reason::Busy, format!("handler {kind} is busy: {full}"))
+    } else {
+        Failure::Reason(Reason::HandlerUnavailable, format!("handler {kind} is not running: {}", route.down_reason))
+    }
+}

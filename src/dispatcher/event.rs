@@ -1,0 +1,228 @@
+//! Everything that can move the dispatcher, and everything that it orders. Plain data: no handles, no sockets.
+
+use crate::frame::{Packet, Slice};
+use crate::name::{ConnId, Generation, RequestId, RouteId, Username};
+use crate::protocol::handler::{Answer, WrongAnswer};
+use crate::protocol::informer::Question;
+use crate::protocol::reason::Reason;
+use crate::protocol::report::Id;
+use crate::protocol::text::Text;
+use crate::store::Standing;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A client connected; it has no user yet.
+    Connected(ConnId),
+    /// A connection proved that it may speak for a user.
+    LoggedIn {
+        /// Which connection.
+        conn: ConnId,
+        /// The user.
+        user: Username,
+        /// The account's revision at the time of the proof; one from before a revocation is void.
+        revision: u64,
+        /// What to report on.
+        about: About,
+    },
+    /// A connection gave up its user; all its earlier messages have their reports.
+    LoggedOut(ConnId, About),
+    /// A user's password was changed by a session of his own, which stays; the others end.
+    PasswordChanged {
+        /// The session that did it.
+        conn: ConnId,
+        /// The user.
+        user: Username,
+        /// The account's revision from now on.
+        revision: u64,
+        /// What to report on.
+        about: About,
+    },
+    /// A connection made an account; it is not logged in by that.
+    Registered {
+        /// Which connection.
+        conn: ConnId,
+        /// The new user.
+        user: Username,
+        /// The new account's revision.
+        revision: u64,
+        /// What to report on.
+        about: About,
+    },
+    /// A message for a handler.
+    Message(ConnId, Message),
+    /// A built-in command that only asks.
+    Asked(ConnId, Inquiry, About),
+    /// A message that the connection itself found wrong.
+    Refused {
+        /// Which connection.
+        conn: ConnId,
+        /// What to report on.
+        about: About,
+        /// Why.
+        reason: Reason,
+        /// Why, in words for people.
+        message: String,
+        /// Whether the connection ends with this report.
+        last: bool,
+    },
+    /// `close`: a good report, then the end; all earlier messages have theirs.
+    Leaving(ConnId, About),
+    /// The client will send nothing more, but may be waiting for reports.
+    InputEnded(ConnId),
+    /// The connection is gone.
+    Disconnected(ConnId),
+    /// More waits for this connection than may; it is too slow.
+    Overflowed(ConnId),
+    /// What is known of these accounts now.
+    AccountsChanged(Vec<(Username, Standing)>),
+    /// A handler can be asked.
+    HandlerUp(RouteId, Generation),
+    /// A handler can no longer be asked, and what it was asked will not be answered.
+    HandlerDown {
+        /// Whose handler.
+        route: RouteId,
+        /// Which start of it.
+        generation: Generation,
+        /// How it ended, in words for people.
+        reason: String,
+    },
+    /// A frame from a handler.
+    Answered {
+        /// Whose handler.
+        route: RouteId,
+        /// Which start of it.
+        generation: Generation,
+        /// The request that it can only belong to, where each request has a connection of its own.
+        request: Option<RequestId>,
+        /// What it says.
+        answer: Result<Answer, WrongAnswer>,
+    },
+    /// A request that has a connection of its own could not be handed over, or got no answer.
+    Unanswered {
+        /// Whose handler.
+        route: RouteId,
+        /// Which request.
+        request: RequestId,
+        /// Why.
+        reason: Reason,
+        /// Why, in words for people.
+        message: String,
+    },
+    /// A handler asks through its informer.
+    Informed(ConnId, Question),
+    /// No new messages from now on; the server is stopping.
+    Drain,
+    /// Every connection ends.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The message's type.
+    pub kind: Text,
+    /// The id that the report carries, if any.
+    pub id: Option<Id>,
+}
+
+/// A message as its client sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `payload.type`.
+    pub kind: Text,
+    /// `payload.data`.
+    pub data: Slice,
+    /// `payload.id`, a JSON string with its quotes.
+    pub id: Option<Slice>,
+    /// What it counts against the bytes that its connection has under way.
+    pub bytes: usize,
+}
+
+/// A built-in command that only asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inquiry {
+    /// Who am I, and where?
+    Whoami,
+    /// Which types are there, and are their handlers up?
+    Handlers,
+    /// Is anybody there?
+    Ping,
+    /// A message of type `dummy`.
+    Dummy,
+}
+
+/// Something to be done.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Write this to a connection.
+    Send(ConnId, Packet),
+    /// One message of this connection is dealt with, and so are its bytes.
+    Settle(ConnId, usize),
+    /// Whether what the connection asked for and waits for (a login, a logout, ...) was done.
+    Verdict(ConnId, bool),
+    /// End a connection.
+    Close(ConnId, CloseReason),
+    /// Forget a connection that is gone.
+    Forget(ConnId),
+    /// Ask a handler.
+    Ask(RouteId, RequestId, Packet),
+    /// Nobody waits any longer for the answer to this request, which has a connection of its own.
+    Abandon(RouteId, RequestId),
+    /// This start of a handler cannot be trusted any longer: end it and start it again.
+    Replace {
+        /// Whose handler.
+        route: RouteId,
+        /// Which start of it.
+        generation: Generation,
+        /// Why, in words for the log.
+        reason: String,
+    },
+    /// The last message under way has its report; said once, after [`Event::Drain`].
+    Drained,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed it.
+    Ended,
+    /// The client asked for it.
+    Asked,
+    /// What it sent was refused, and it has been told why.
+    Refused,
+    /// It read too slowly.
+    TooSlow,
+    /// Its user was removed or disabled, or has another password now.
+    Revoked,
+    /// The server is stopping.
+    Stopping,
+    /// A frame was not complete in time.
+    FrameTimeout,
+    /// The connection broke.
+    Broken,
+}
+
+impl CloseReason {
+    /// Whether what was written before must still get through: if not, it ends at once.
+    pub fn is_polite(self) -> bool {
+        !matches!(self, CloseReason::TooSlow | CloseReason::Broken | CloseReason::FrameTimeout)
+    }
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CloseReason::Ended => "the client closed it",
+            CloseReason::Asked => "the client asked for it",
+            CloseReason::Refused => "what it sent was refused",
+            CloseReason::TooSlow => "it read too slowly (limits.outgoingBytes, limits.outgoingFrames)",
+            CloseReason::Revoked => "its user was removed, disabled or given another password",
+            CloseReason::Stopping => "the server is stopping",
+            CloseReason::FrameTimeout => "a frame was not complete in time (limits.frameSeconds)",
+            CloseReason::Broken => "the connection broke",
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The dispatcher: the one owner of users, routes and requests. A state machine: events in, effects out.
+//!
+//! Nothing here does I/O, reads a clock or waits; it sees ids, never handles, so that scenarios and random
+//! sequences of events can drive it in a test. `run.rs` is the thread around it. Start reading at
+//! [`Dispatcher::handle`]: it only tells what goes where. `sessions.rs` minds who is connected, `asking.rs` takes a
+//! message to its handler, `answering.rs` takes the answer to those whom it names, `builtin.rs` and `inquiry.rs`
+//! answer questions of clients and handlers. `users.rs`, `routes.rs` and `requests.rs` are the tables.
+
+mod answering;
+mod asking;
+mod builtin;
+pub mod event;
+mod inquiry;
+mod requests;
+mod routes;
+pub mod run;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod users;
+
+pub use event::{About, CloseReason, Effect, Event, Inquiry, Message};
+pub use routes::RouteConfig;
+
+use crate::name::{RequestId, ServerName};
+use requests::Requests;
+use routes::Routes;
+use sessions::Sessions;
+use std::time::Instant;
+use users::Users;
+
+/// What the dispatcher is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server's name, the first part of each `messageId`.
+    pub server: ServerName,
+    /// A number that no other start of this server has, the second part.
+    pub start: u128,
+    /// The handlers; their places are the [`RouteId`](crate::name::RouteId)s.
+    pub routes: Vec<RouteConfig>,
+    /// `limits.connectionsPerUser`.
+    pub sessions_per_user: usize,
+    /// `admin.info`, as JSON text.
+    pub admin_info: String,
+    /// Where clients connect, such as `tcp4://127.0.0.1:2223`.
+    pub listeners: Vec<String>,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Dispatcher {
+    settings: Settings,
+    /// `<server>/<start>-`: what every `messageId` of this start begins with.
+    message_id_prefix: String,
+    users: Users,
+    sessions: Sessions,
+    routes: Routes,
+    requests: Requests,
+    /// The last number given to a message or request.
+    counter: u64,
+    /// No deadline of a request is earlier than this.
+    next_deadline: Option<Instant>,
+    draining: bool,
+    drained: bool,
+}
+
+impl Dispatcher {
+    /// A dispatcher without users; [`Event::AccountsChanged`] tells it of them.
+    pub fn new(settings: Settings) -> Dispatcher {
+        Dispatcher {
+            message_id_prefix: format!("{}/{:032x}-", settings.server, settings.start),
+            routes: Routes::new(settings.routes.clone()),
+            settings,
+            users: Users::default(),
+            sessions: Sessions::default(),
+            requests: Requests::default(),
+            counter: 0,
+            next_deadline: None,
+            draining: false,
+            drained: false,
+        }
+    }
+
+    /// Takes in what happened at `now` and appends what is to be done, in this order for each destination.
+    pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Connected(conn) => self.connected(conn),
+            Event::LoggedIn { conn, user, revision, about } => self.logged_in(conn, user, revision, &about, effects),
+            Event::LoggedOut(conn, about) => self.logged_out(conn, &about, effects),
+            Event::PasswordChanged { conn, user, revision, about } => self.password_changed(conn, user, revision, &about, effects),
+            Event::Registered { conn, user, revision, about } => self.registered(conn, user, revision, &about, effects),
+            Event::Message(conn, message) => self.message(now, conn, message, effects),
+            Event::Asked(conn, inquiry, about) => self.asked(conn, inquiry, &about, effects),
+            Event::Refused { conn, about, reason, message, last } => self.refused(conn, &about, reason, &message, last, effects),
+            Event::Leaving(conn, about) => self.leaving(conn, &about, effects),
+            Event::InputEnded(conn) => self.input_ended(conn, effects),
+            Event::Disconnected(conn) => self.disconnected(conn, effects),
+            Event::Overflowed(conn) => self.close(conn, CloseReason::TooSlow, effects),
+            Event::AccountsChanged(standings) => self.accounts_changed(standings, effects),
+            Event::HandlerUp(route, generation) => self.handler_up(now, route, generation, effects),
+            Event::HandlerDown { route, generation, reason } => self.handler_down(route, generation, reason, effects),
+            Event::Answered { route, generation, request, answer } => self.answered(now, route, generation, request, answer, effects),
+            Event::Unanswered { route, request, reason, message } => self.unanswered(now, route, request, reason, message, effects),
+            Event::Informed(conn, question) => self.informed(conn, &question, effects),
+            Event::Drain => self.draining = true,
+            Event::Stop => self.stop(effects),
+            Event::Tick => self.tick(now, effects),
+        }
+        if self.draining && !self.drained && self.requests.is_empty() {
+            self.drained = true;
+            effects.push(Effect::Drained);
+        }
+    }
+
+    /// When [`Event::Tick`] is wanted next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn message_id(&self, number: u64) -> String {
+        format!("{}{number}", self.message_id_prefix)
+    }
+
+    /// The request that a handler means by `inReplyTo`.
+    fn request_of(&self, in_reply_to: &str) -> Option<RequestId> {
+        let number = in_reply_to.strip_prefix(&self.message_id_prefix)?;
+        number.parse().ok().map(RequestId)
+    }
+}

@@ -1,0 +1,99 @@
+//! From a message's type to its handler: whether it is up, what it was asked, and what waits for it.
+
+use crate::config;
+use crate::name::{Generation, RequestId, RouteId, TypeName};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// What the dispatcher must know of a handler's configuration.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// The type.
+    pub kind: TypeName,
+    /// Requests are told apart by `inReplyTo`, not by their order.
+    pub envelope: bool,
+    /// Each request has a connection of its own, so an answer can only belong to that.
+    pub per_message: bool,
+    /// How frames are told apart.
+    pub framing: config::Framing,
+    /// How many requests may be under way.
+    pub in_flight: usize,
+    /// How many requests may wait.
+    pub queue: usize,
+    /// How long a request may wait.
+    pub queue_wait: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// The routing map.
+#[derive(Debug)]
+pub(super) struct Routes {
+    routes: Vec<Route>,
+    by_kind: HashMap<TypeName, RouteId>,
+}
+
+/// One type and its handler.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) config: RouteConfig,
+    /// Which start of the handler can be asked; `None` while it is down.
+    pub(super) up: Option<Generation>,
+    /// Why it is down, for people.
+    pub(super) down_reason: String,
+    /// Asked and not yet answered, in the order of asking; a plain handler answers in this order.
+    pub(super) under_way: VecDeque<RequestId>,
+    /// Not yet asked, in the order of coming.
+    pub(super) waiting: VecDeque<RequestId>,
+    /// When it last answered anything.
+    pub(super) answered: Option<Instant>,
+}
+
+impl Routes {
+    pub(super) fn new(configs: Vec<RouteConfig>) -> Routes {
+        let ids = (0..).map(RouteId);
+        let by_kind = configs.iter().map(|config| config.kind.clone()).zip(ids).collect();
+        let route = |config| Route {
+            config,
+            up: None,
+            down_reason: "it has not started yet".into(),
+            under_way: VecDeque::new(),
+            waiting: VecDeque::new(),
+            answered: None,
+        };
+        Routes { routes: configs.into_iter().map(route).collect(), by_kind }
+    }
+
+    pub(super) fn find(&self, kind: &str) -> Option<RouteId> {
+        self.by_kind.get(kind).copied()
+    }
+
+    /// The route, which exists: ids come from [`Routes::find`] or number the configuration's handlers.
+    pub(super) fn get(&mut self, id: RouteId) -> &mut Route {
+        &mut self.routes[id.index()]
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = RouteId> + use<> {
+        (0..self.routes.len() as u32).map(RouteId)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter()
+    }
+}
+
+impl Route {
+    /// Whether the handler can be asked one thing more.
+    pub(super) fn has_room(&self) -> bool {
+        self.up.is_some() && self.under_way.len() < self.config.in_flight
+    }
+
+    /// Forgets a request that was asked.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        if self.under_way.front() == Some(&request) {
+            self.under_way.pop_front();
+        } else {
+            self.under_way.retain(|&other| other != request);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The dispatcher's thread.
+//!
+//! Spawned by `server.rs`; owns the [`Dispatcher`] and the table from ids to outlets; waits on the one channel that
+//! all connections send to, or for the next deadline; ends with [`Inbound::Quit`].
+//!
+//! It takes everything that waits (up to a bound), handles it, and then writes to each destination once. It never
+//! blocks: outlets take what they can, everything else is `try_send`.
+
+use super::{CloseReason, Dispatcher, Effect, Event};
+use crate::connection::flusher::Flusher;
+use crate::connection::gate::Gate;
+use crate::frame::Packet;
+use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::outlet::{Outlet, Sent};
+use crate::transport::Socket;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How many inbound items one batch takes at most, so that effects are not put off for ever.
+const BATCH_MAX: usize = 256;
+
+/// What comes to the dispatcher's thread.
+#[derive(Debug)]
+pub enum Inbound {
+    /// One event.
+    One(Event),
+    /// All that came in with one read.
+    Many(Vec<Event>),
+    /// A connection that can be written to; before any event of it.
+    Attach(ConnId, Port),
+    /// A handler that can be asked; before its `HandlerUp`.
+    AttachHandler(RouteId, Link),
+    /// The end of the thread.
+    Quit,
+}
+
+/// How a client's or informer's connection is reached.
+#[derive(Debug)]
+pub struct Port {
+    /// Writes to it.
+    pub outlet: Arc<Outlet>,
+    /// Tells its thread what it must know.
+    pub gate: Arc<Gate>,
+    /// Wakes its thread.
+    pub socket: Arc<Socket>,
+}
+
+/// How a handler is reached.
+#[derive(Debug)]
+pub enum Link {
+    /// One stream for all requests.
+    Stream(Arc<Outlet>),
+    /// A connection for each request.
+    PerMessage(Box<dyn Ask + Send>),
+}
+
+/// Hands single requests to a handler. Never blocks.
+pub trait Ask: std::fmt::Debug {
+    /// Begins with a request; what becomes of it comes as an event.
+    fn ask(&self, request: RequestId, packet: Packet);
+    /// Gives a request up; nothing more of it must come.
+    fn abandon(&self, request: RequestId);
+}
+
+/// Orders that go upstairs, to whoever starts and ends handlers. Never blocks.
+pub type Replace = Box<dyn Fn(RouteId, Generation, String) + Send>;
+
+/// The thread's side of everything.
+pub struct Runner {
+    /// The state machine.
+    pub dispatcher: Dispatcher,
+    /// Where everything comes from.
+    pub inbound: Receiver<Inbound>,
+    /// Finishes what slow connections do not take.
+    pub flusher: Flusher,
+    /// Has a handler replaced.
+    pub replace: Replace,
+    /// Told once when the last message under way has its report, after the order to stop.
+    pub drained: Sender<()>,
+}
+
+#[derive(Default)]
+struct Tables {
+    ports: HashMap<ConnId, Attached>,
+    links: HashMap<RouteId, (Link, Vec<Packet>)>,
+    /// Those for which something was collected in this batch, in the order of the first of it.
+    dirty_ports: Vec<ConnId>,
+    dirty_links: Vec<RouteId>,
+}
+
+struct Attached {
+    port: Port,
+    packets: Vec<Packet>,
+    settled: (usize, usize),
+    closing: Option<CloseReason>,
+    dirty: bool,
+}
+
+impl Runner {
+    /// Runs until [`Inbound::Quit`], or until nobody is left who could send anything.
+    pub fn run(mut self) {
+        let mut tables = Tables::default();
+        let mut effects = Vec::new();
+        let mut quit = false;
+        while !quit {
+            let received = match self.dispatcher.next_deadline() {
+                Some(deadline) => self.inbound.recv_deadline(deadline),
+                None => self.inbound.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let now = Instant::now();
+            match received {
+                Ok(first) => {
+                    let rest = self.inbound.try_iter().take(BATCH_MAX);
+                    for inbound in std::iter::once(first).chain(rest) {
+                        quit |= tables.take(&mut self.dispatcher, now, inbound, &mut effects);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => quit = true,
+            }
+            self.dispatcher.handle(now, Event::Tick, &mut effects);
+            self.carry_out(now, &mut tables, &mut effects);
+        }
+    }
+
+    /// Carries out all effects; those that follow from a connection being too slow as well.
+    fn carry_out(&mut self, now: Instant, tables: &mut Tables, effects: &mut Vec<Effect>) {
+        while !effects.is_empty() {
+            for effect in effects.drain(..) {
+                self.carry_out_one(tables, effect);
+            }
+            for route in tables.dirty_links.drain(..) {
+                if let Some((Link::Stream(outlet), packets)) = tables.links.get_mut(&route) {
+                    if outlet.send(packets) == Sent::Waits {
+                        self.flusher.take(outlet);
+                    }
+                    packets.clear();
+                }
+            }
+            for conn in tables.dirty_ports.drain(..) {
+                let Some(attached) = tables.ports.get_mut(&conn) else { continue };
+                if attached.flush(&self.flusher) == Sent::Overflowed {
+                    self.dispatcher.handle(now, Event::Overflowed(conn), effects);
+                }
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, tables: &mut Tables, effect: Effect) {
+        match effect {
+            Effect::Send(conn, packet) => tables.touch(conn, |attached| attached.packets.push(packet)),
+            Effect::Settle(conn, bytes) => tables.touch(conn, |attached| {
+                attached.settled.0 += 1;
+                attached.settled.1 += bytes;
+            }),
+            Effect::Close(conn, reason) => tables.touch(conn, |attached| attached.closing = Some(reason)),
+            Effect::Verdict(conn, verdict) => {
+                if let Some(attached) = tables.ports.get(&conn) {
+                    attached.port.gate.decide(verdict);
+                }
+            }
+            Effect::Forget(conn) => {
+                tables.ports.remove(&conn);
+            }
+            Effect::Ask(route, request, packet) => match tables.links.get_mut(&route) {
+                Some((Link::Stream(_), packets)) => {
+                    packets.push(packet);
+                    if packets.len() == 1 {
+                        tables.dirty_links.push(route);
+                    }
+                }
+                Some((Link::PerMessage(link), _)) => link.ask(request, packet),
+                None => {}
+            },
+            Effect::Abandon(route, request) => {
+                if let Some((Link::PerMessage(link), _)) = tables.links.get(&route) {
+                    link.abandon(request);
+                }
+            }
+            Effect::Replace { route, generation, reason } => (self.replace)(route, generation, reason),
+            Effect::Drained => {
+                let _ = self.drained.try_send(()); // nobody listens once the time to drain is over
+            }
+        }
+    }
+}
+
+impl Tables {
+    /// Whether this was the last.
+    fn take(&mut self, dispatcher: &mut Dispatcher, now: Instant, inbound: Inbound, effects: &mut Vec<Effect>) -> bool {
+        match inbound {
+            Inbound::One(event) => dispatcher.handle(now, event, effects),
+            Inbound::Many(events) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
+            Inbound::Attach(conn, port) => {
+                let attached = Attached { port, packets: Vec::new(), settled: (0, 0), closing: None, dirty: false };
+                self.ports.insert(conn, attached);
+            }
+            Inbound::AttachHandler(route, link) => {
+                self.links.insert(route, (link, Vec::new()));
+            }
+            Inbound::Quit => return true,
+        }
+        false
+    }
+
+    fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Attached)) {
+        let Some(attached) = self.ports.get_mut(&conn) else { return };
+        change(attached);
+        if !std::mem::replace(&mut attached.dirty, true) {
+            self.dirty_ports.push(conn);
+        }
+    }
+}
+
+impl Attached {
+    /// Writes what was collected, then lets the connection's thread know what concerns it.
+    fn flush(&mut self, flusher: &Flusher) -> Sent {
+        self.dirty = false;
+        let mut sent = Sent::All;
+        if !self.packets.is_empty() {
+            sent = self.port.outlet.send(&self.packets);
+            self.packets.clear();
+        }
+        if sent == Sent::Waits {
+            flusher.take(&self.port.outlet);
+        }
+        let (messages, bytes) = std::mem::take(&mut self.settled);
+        if messages > 0 {
+            self.port.gate.settle(messages, bytes);
+        }
+        if let Some(reason) = self.closing.take() {
+            let lingering = self.port.gate.close(reason);
+            if reason.is_polite() {
+                self.port.outlet.finish();
+            } else {
+                self.port.outlet.abort();
+            }
+            if !lingering {
+                self.port.socket.shutdown(Shutdown::Read);
+            }
+        }
+        sent
+    }
+}

@@ -1,0 +1,198 @@
+//! Who is connected: logins, logouts, and the ways in which a connection ends.
+
+use super::event::{About, CloseReason, Effect};
+use super::users::LoginError;
+use super::Dispatcher;
+use crate::name::{ConnId, Username};
+use crate::protocol::reason::Reason;
+use crate::protocol::report;
+use crate::store::Standing;
+use log::info;
+use std::collections::HashMap;
+
+/// The table of client connections.
+pub(super) type Sessions = HashMap<ConnId, Session>;
+
+/// One client's connection, with or without a user.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    pub(super) user: Option<Username>,
+    /// Messages for handlers that have no report yet.
+    pub(super) under_way: usize,
+    input_ended: bool,
+    /// It was told to end; nothing more is sent to it.
+    pub(super) closing: bool,
+}
+
+impl Dispatcher {
+    pub(super) fn connected(&mut self, conn: ConnId) {
+        self.sessions.insert(conn, Session::default());
+    }
+
+    pub(super) fn logged_in(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
+        let Some(session) = self.open_session(conn) else { return };
+        let before = session.user.clone();
+        if self.draining {
+            return self.login_failed(conn, about, Reason::Draining, "this server is stopping", effects);
+        }
+        if self.users.is_news(&user, revision) {
+            self.accounts_changed(vec![(user.clone(), Standing::Active { revision })], effects);
+        }
+        // The same user again: his place is not counted twice.
+        if before.as_ref() == Some(&user) {
+            self.users.remove(&user, conn);
+            if let Some(session) = self.sessions.get_mut(&conn) {
+                session.user = None;
+            }
+        }
+        match self.users.add(&user, revision, conn, self.settings.sessions_per_user) {
+            Ok(()) => {
+                if let Some(before) = before.filter(|before| *before != user) {
+                    self.users.remove(&before, conn);
+                }
+                info!("{conn}: {user} logged in");
+                if let Some(session) = self.sessions.get_mut(&conn) {
+                    session.user = Some(user);
+                }
+                effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"null")));
+                effects.push(Effect::Verdict(conn, true));
+            }
+            Err(LoginError::Revoked) => {
+                self.login_failed(conn, about, Reason::Authentication, "user name or password is wrong", effects);
+            }
+            Err(LoginError::TooMany) => {
+                let message = format!("{user} has {} sessions already (limits.connectionsPerUser)", self.settings.sessions_per_user);
+                self.login_failed(conn, about, Reason::Busy, &message, effects);
+            }
+        }
+    }
+
+    fn login_failed(&mut self, conn: ConnId, about: &About, reason: Reason, message: &str, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Send(conn, report::bad(about.kind.as_str(), about.id.as_ref(), reason, message)));
+        effects.push(Effect::Verdict(conn, false));
+        if self.sessions.get(&conn).is_some_and(|session| session.user.is_none()) {
+            self.close(conn, CloseReason::Refused, effects);
+        }
+    }
+
+    pub(super) fn logged_out(&mut self, conn: ConnId, about: &About, effects: &mut Vec<Effect>) {
+        let Some(session) = self.open_session(conn) else { return };
+        let user = session.user.take();
+        match user {
+            Some(user) => {
+                self.users.remove(&user, conn);
+                effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
+                effects.push(Effect::Verdict(conn, true));
+            }
+            None => {
+                let packet = report::bad(about.kind.as_str(), about.id.as_ref(), Reason::NotAuthenticated, "log in first");
+                effects.push(Effect::Send(conn, packet));
+                effects.push(Effect::Verdict(conn, false));
+            }
+        }
+    }
+
+    pub(super) fn password_changed(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
+        for other in self.users.apply(user.clone(), Standing::Active { revision }) {
+            if other != conn {
+                self.close(other, CloseReason::Revoked, effects);
+            }
+        }
+        let Some(session) = self.open_session(conn) else { return };
+        session.user = Some(user.clone());
+        // Alone, he is within any bound, and the revision is the one just applied.
+        let _ = self.users.add(&user, revision, conn, usize::MAX);
+        effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
+        effects.push(Effect::Verdict(conn, true));
+    }
+
+    pub(super) fn registered(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
+        info!("{conn}: account {user} registered");
+        self.accounts_changed(vec![(user, Standing::Active { revision })], effects);
+        if self.open_session(conn).is_some() {
+            effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
+            effects.push(Effect::Verdict(conn, true));
+        }
+    }
+
+    pub(super) fn refused(&mut self, conn: ConnId, about: &About, reason: Reason, message: &str, last: bool, effects: &mut Vec<Effect>) {
+        if self.open_session(conn).is_none() {
+            return;
+        }
+        effects.push(Effect::Send(conn, report::bad(about.kind.as_str(), about.id.as_ref(), reason, message)));
+        effects.push(Effect::Settle(conn, 0));
+        if last {
+            self.close(conn, CloseReason::Refused, effects);
+        }
+    }
+
+    pub(super) fn leaving(&mut self, conn: ConnId, about: &About, effects: &mut Vec<Effect>) {
+        if self.open_session(conn).is_some() {
+            effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
+            self.close(conn, CloseReason::Asked, effects);
+        }
+    }
+
+    pub(super) fn input_ended(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        let Some(session) = self.open_session(conn) else { return };
+        session.input_ended = true;
+        let user = session.user.clone();
+        if let Some(user) = user {
+            self.users.input_ended(&user, conn);
+        }
+        self.close_if_done(conn, effects);
+    }
+
+    /// A message of this connection is dealt with: its report, if it gets one, is written.
+    pub(super) fn settle(&mut self, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Settle(conn, bytes));
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.under_way = session.under_way.saturating_sub(1);
+            self.close_if_done(conn, effects);
+        }
+    }
+
+    fn close_if_done(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        let done = |session: &&mut Session| session.input_ended && session.under_way == 0;
+        if self.open_session(conn).as_ref().is_some_and(done) {
+            self.close(conn, CloseReason::Ended, effects);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        if let Some(Session { user: Some(user), .. }) = self.sessions.remove(&conn) {
+            self.users.remove(&user, conn);
+        }
+        effects.push(Effect::Forget(conn));
+    }
+
+    /// Ends a connection. What its messages still lead to is done all the same; nothing more is sent to it.
+    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason, effects: &mut Vec<Effect>) {
+        let Some(session) = self.open_session(conn) else { return };
+        session.closing = true;
+        if let Some(user) = session.user.take() {
+            self.users.remove(&user, conn);
+        }
+        effects.push(Effect::Close(conn, reason));
+    }
+
+    pub(super) fn accounts_changed(&mut self, standings: Vec<(Username, Standing)>, effects: &mut Vec<Effect>) {
+        for (name, standing) in standings {
+            for conn in self.users.apply(name, standing) {
+                self.close(conn, CloseReason::Revoked, effects);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) {
+        let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
+        for conn in conns {
+            self.close(conn, CloseReason::Stopping, effects);
+        }
+    }
+
+    /// The session, unless the connection is gone or was told to end.
+    pub(super) fn open_session(&mut self, conn: ConnId) -> Option<&mut Session> {
+        self.sessions.get_mut(&conn).filter(|session| !session.closing)
+    }
+}

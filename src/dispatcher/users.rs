@@ -1,0 +1,184 @@
+//! Who there is, and who is here: all accounts by name, and the sessions of each.
+
+use crate::name::{ConnId, Username};
+use crate::store::Standing;
+use std::collections::{BTreeSet, HashMap};
+
+/// The table of users.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    accounts: HashMap<Username, Account>,
+    /// The names of those that have a session.
+    online: BTreeSet<Username>,
+    /// The newest revision seen: a proof with a newer one brings news, one with an older one may be void.
+    newest: u64,
+    /// Names the current round of [`Users::once`].
+    round: u64,
+}
+
+/// One account.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// Logins that were proved before this revision came are void.
+    revision: u64,
+    disabled: bool,
+    pub(super) sessions: Vec<UserSession>,
+    /// The last round in which this account was named.
+    round: u64,
+}
+
+/// A session in the table of users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UserSession {
+    pub(super) conn: ConnId,
+    /// Its input has ended: only what its own messages cause is delivered to it.
+    pub(super) ending: bool,
+}
+
+/// Why a login that was proved is not accepted all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoginError {
+    /// The account was changed since the proof.
+    Revoked,
+    /// The user has as many sessions as he may.
+    TooMany,
+}
+
+impl Users {
+    /// Applies what is known of an account now. Returns the sessions that must end.
+    pub(super) fn apply(&mut self, name: Username, standing: Standing) -> Vec<ConnId> {
+        let (revision, disabled) = match standing {
+            Standing::Active { revision } => (revision, false),
+            Standing::Disabled => (u64::MAX, true),
+            Standing::Removed => {
+                self.online.remove(&name);
+                return conns(self.accounts.remove(&name).map(|account| account.sessions).unwrap_or_default());
+            }
+        };
+        if !disabled {
+            self.newest = self.newest.max(revision);
+        }
+        let fresh = || Account { revision, disabled, sessions: Vec::new(), round: 0 };
+        let account = self.accounts.entry(name.clone()).or_insert_with(fresh);
+        account.disabled = disabled;
+        if account.revision == revision {
+            return Vec::new();
+        }
+        account.revision = revision;
+        let sessions = std::mem::take(&mut account.sessions);
+        self.online.remove(&name);
+        conns(sessions)
+    }
+
+    /// Whether a proof at this revision is newer than all that is known of the account.
+    pub(super) fn is_news(&self, name: &Username, revision: u64) -> bool {
+        self.accounts.get(name).map_or(revision > self.newest, |account| revision > account.revision)
+    }
+
+    /// A session more for a user whose password was proved at `revision`.
+    pub(super) fn add(&mut self, name: &Username, revision: u64, conn: ConnId, sessions_max: usize) -> Result<(), LoginError> {
+        let account = self.accounts.get_mut(name).ok_or(LoginError::Revoked)?;
+        if account.disabled || revision != account.revision {
+            return Err(LoginError::Revoked);
+        }
+        if account.sessions.len() >= sessions_max {
+            return Err(LoginError::TooMany);
+        }
+        if account.sessions.is_empty() {
+            self.online.insert(name.clone());
+        }
+        account.sessions.push(UserSession { conn, ending: false });
+        Ok(())
+    }
+
+    /// A session less.
+    pub(super) fn remove(&mut self, name: &Username, conn: ConnId) {
+        let Some(account) = self.accounts.get_mut(name) else { return };
+        account.sessions.retain(|session| session.conn != conn);
+        if account.sessions.is_empty() {
+            self.online.remove(name);
+        }
+    }
+
+    /// From now on a session is delivered only what its own messages cause.
+    pub(super) fn input_ended(&mut self, name: &Username, conn: ConnId) {
+        let account = self.accounts.get_mut(name);
+        for session in account.into_iter().flat_map(|account| &mut account.sessions) {
+            session.ending |= session.conn == conn;
+        }
+    }
+
+    /// The sessions of a user; `None` if there is no such account.
+    pub(super) fn sessions(&self, name: &str) -> Option<&[UserSession]> {
+        self.accounts.get(name).map(|account| &account.sessions[..])
+    }
+
+    /// Begins a list of names in which each counts once.
+    pub(super) fn begin_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// The account of that name, and whether this is the first time in this round that it is named.
+    pub(super) fn once(&mut self, name: &str) -> Option<(&Account, bool)> {
+        let account = self.accounts.get_mut(name)?;
+        let first = account.round != self.round;
+        account.round = self.round;
+        Some((account, first))
+    }
+
+    /// The names of all who have a session, in alphabetical order.
+    pub(super) fn online(&self) -> impl Iterator<Item = &Username> {
+        self.online.iter()
+    }
+}
+
+fn conns(sessions: Vec<UserSession>) -> Vec<ConnId> {
+    sessions.into_iter().map(|session| session.conn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Username {
+        Username::new(text).expect("a good name")
+    }
+
+    fn with(name_: &str, revision: u64) -> Users {
+        let mut users = Users::default();
+        assert_eq!(users.apply(name(name_), Standing::Active { revision }), []);
+        users
+    }
+
+    #[test]
+    fn a_proof_from_before_a_revocation_is_void() {
+        let mut users = with("alice", 1);
+        users.apply(name("alice"), Standing::Active { revision: 5 });
+        assert_eq!(users.add(&name("alice"), 1, ConnId(1), 9), Err(LoginError::Revoked));
+        assert_eq!(users.add(&name("alice"), 5, ConnId(1), 9), Ok(()));
+        users.apply(name("alice"), Standing::Disabled);
+        assert_eq!(users.add(&name("alice"), 5, ConnId(1), 9), Err(LoginError::Revoked));
+    }
+
+    #[test]
+    fn a_change_ends_the_sessions_once() {
+        let mut users = with("alice", 1);
+        assert_eq!(users.add(&name("alice"), 1, ConnId(1), 9), Ok(()));
+        assert_eq!(users.apply(name("alice"), Standing::Active { revision: 1 }), []);
+        assert_eq!(users.apply(name("alice"), Standing::Removed), [ConnId(1)]);
+        assert_eq!(users.online().count(), 0);
+        assert!(!users.is_news(&name("alice"), 1), "a removed user's old proof is not news");
+        assert!(users.is_news(&name("alice"), 2));
+    }
+
+    #[test]
+    fn each_name_counts_once_a_round() {
+        let mut users = with("alice", 1);
+        for _ in 0..2 {
+            users.begin_round();
+            assert_eq!(users.once("alice").map(|a| a.1), Some(true));
+            assert_eq!(users.once("alice").map(|a| a.1), Some(false));
+        }
+        assert!(users.once("bob").is_none());
+    }
+}

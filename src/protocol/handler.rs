@@ -1,0 +1,329 @@
+//! What a handler answers, and the envelope in which it may get its messages.
+
+use super::fields::{Reader, unknown_command};
+use super::json::{Broken, Kind, Value};
+use super::text::Text;
+use crate::frame::{Frame, Slice};
+
+pub use super::envelope::{From, envelope};
+
+const COMMANDS: &[&str] = &["sendClients", "sendServers", "sendHandler", "reply", "none"];
+
+/// An answer that keeps the rules; nothing of it is carried out yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// `header.inReplyTo`: which message it is about, from a handler that gets envelopes.
+    pub in_reply_to: Option<Text>,
+    /// What the handler says.
+    pub outcome: Outcome,
+}
+
+/// What a handler wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The status was none that means success.
+    Refused {
+        /// `header.status`: any JSON, byte for byte.
+        status: Slice,
+        /// The data that came with it.
+        data: Option<Slice>,
+    },
+    /// All of these are to be done; with none there is nothing to do.
+    Commands(Vec<Command>),
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What and to whom.
+    pub order: Order,
+    /// The data to send, byte for byte. Always there, except for [`Order::None`].
+    pub data: Option<Slice>,
+}
+
+/// A command's word, with its `commandData`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// To all sessions of these users.
+    SendClients(Vec<Text>),
+    /// To these servers.
+    SendServers(Vec<Text>),
+    /// To the handler of this type.
+    SendHandler(Text),
+    /// To the connection that asked.
+    Reply,
+    /// Nothing.
+    None,
+}
+
+/// An answer that breaks the rules: nothing of it may be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongAnswer {
+    /// As in [`Answer`], if it could be read.
+    pub in_reply_to: Option<Text>,
+    /// What is wrong, for the log.
+    pub message: String,
+}
+
+/// Reads an answer. `data` may be nested `depth_max` deep; a command may name `recipients_max` users or servers.
+pub fn parse(frame: &Frame, depth_max: usize, recipients_max: usize) -> Result<Answer, WrongAnswer> {
+    let mut reader = Reader::of_frame(frame, "the answer");
+    let mut found = Found { data_depth_max: depth_max, recipients_max, ..Found::default() };
+    let read = found.frame(&mut reader);
+    let outcome = match reader.verdict(read) {
+        None => found.outcome(&reader),
+        Some((_, message)) => Err(message),
+    };
+    let in_reply_to = found.in_reply_to;
+    match outcome {
+        Ok(outcome) => Ok(Answer { in_reply_to, outcome }),
+        Err(message) => Err(WrongAnswer { in_reply_to, message }),
+    }
+}
+
+/// What was read so far. What the fields mean depends on each other, so it is judged when all have been passed.
+#[derive(Default)]
+struct Found {
+    data_depth_max: usize,
+    recipients_max: usize,
+    in_reply_to: Option<Text>,
+    status: Option<Value>,
+    command: Option<Value>,
+    command_data: Option<Value>,
+    commands: Option<Value>,
+    offline: bool,
+    payload: Payload,
+    /// Where the first implementation's handlers have their data.
+    outer_data: Option<Value>,
+}
+
+/// The inside of a `payload`: nothing without one, otherwise its `data`.
+type Payload = Option<Option<Value>>;
+
+/// What fields are called in messages: they stand in different places in the three forms of a command.
+struct Names {
+    command: &'static str,
+    command_data: &'static str,
+    data: &'static str,
+}
+
+const SINGLE: Names =
+    Names { command: "header.command", command_data: "header.commandData", data: "payload.data" };
+const ENTRY: Names = Names { command: "command", command_data: "commandData", data: "payload.data" };
+const OBJECT: Names = Names { command: "header.command.type", command_data: "header.command.data", data: "data" };
+
+impl Found {
+    fn frame(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
+        if let Some(mut root) = reader.object("", &["header", "payload", "data"])? {
+            while let Some(key) = reader.member(&mut root)? {
+                match key {
+                    "header" => self.header(reader)?,
+                    "payload" => self.payload = payload(reader, "payload", "payload.data", self.data_depth_max)?,
+                    _ => self.outer_data = Some(reader.data("data", self.data_depth_max)?),
+                }
+            }
+        }
+        reader.end()
+    }
+
+    fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
+        let known = &["status", "command", "commandData", "commands", "inReplyTo", "offline"];
+        let Some(mut header) = reader.object("header", known)? else { return Ok(()) };
+        while let Some(key) = reader.member(&mut header)? {
+            match key {
+                "status" => self.status = Some(reader.value()?),
+                "command" => self.command = Some(reader.value()?),
+                "commandData" => self.command_data = Some(reader.value()?),
+                // Each has `data` in it, with a limit of its own that is checked when they are read.
+                "commands" => self.commands = Some(reader.later()?),
+                "inReplyTo" => self.in_reply_to = reader.text("header.inReplyTo")?,
+                _ => {
+                    reader.value()?;
+                    self.offline = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, reader: &Reader<'_>) -> Result<Outcome, String> {
+        let Some(status) = self.status else { return Err(missing("header.status")) };
+        let data = self.payload.flatten();
+        if !is_success(reader, status) {
+            let data = data.or(self.outer_data).map(|data| reader.slice(data));
+            return Ok(Outcome::Refused { status: reader.slice(status), data });
+        }
+        if self.offline {
+            return Err(offline("header.offline"));
+        }
+        let command = match (self.command, self.commands) {
+            (Some(_), Some(_)) => return Err("header.command and header.commands stand side by side".to_string()),
+            (None, Some(commands)) => return self.several(reader, commands),
+            (None, None) => return Err(missing("header.command")),
+            (Some(command), None) => command,
+        };
+        let command = if command.kind == Kind::Object {
+            let (kind, command_data) = command_object(reader, command)?;
+            self.command(reader, &OBJECT, Some(kind), command_data, self.outer_data.or(data))?
+        } else {
+            self.command(reader, &SINGLE, Some(command), self.command_data, data)?
+        };
+        Ok(Outcome::Commands(vec![command]))
+    }
+
+    /// `header.commands`
+    fn several(&self, reader: &Reader<'_>, commands: Value) -> Result<Outcome, String> {
+        // The frame's object and its header are around it.
+        let mut inner = reader.again(commands, 2);
+        let mut entries = Vec::new();
+        let read = self.entries(&mut inner, &mut entries);
+        if let Some((_, message)) = inner.verdict(read) {
+            return Err(message);
+        }
+        let commands = entries.into_iter().enumerate().map(|(index, entry)| {
+            let data = entry.payload.unwrap_or(self.payload.flatten());
+            self.command(reader, &ENTRY, entry.command, entry.command_data, data)
+                .map_err(|message| format!("header.commands[{index}]: {message}"))
+        });
+        commands.collect::<Result<Vec<_>, _>>().map(Outcome::Commands)
+    }
+
+    fn entries(&self, reader: &mut Reader<'_>, entries: &mut Vec<Entry>) -> Result<(), Broken> {
+        if !reader.array("header.commands")? {
+            return Ok(());
+        }
+        while reader.element(entries.is_empty())? {
+            let path = format!("header.commands[{}]", entries.len());
+            let mut entry = Entry::default();
+            if let Some(mut object) = reader.object(&path, &["command", "commandData", "payload", "offline"])? {
+                while let Some(key) = reader.member(&mut object)? {
+                    match key {
+                        "command" => entry.command = Some(reader.value()?),
+                        "commandData" => entry.command_data = Some(reader.value()?),
+                        "payload" => {
+                            let (path, data) = (format!("{path}.payload"), format!("{path}.payload.data"));
+                            entry.payload = payload(reader, &path, &data, self.data_depth_max)?;
+                        }
+                        _ => {
+                            reader.value()?;
+                            reader.problem(|| offline(&format!("{path}.offline")));
+                        }
+                    }
+                }
+            }
+            entries.push(entry);
+        }
+        Ok(())
+    }
+
+    fn command(
+        &self,
+        reader: &Reader<'_>,
+        names: &Names,
+        command: Option<Value>,
+        command_data: Option<Value>,
+        data: Option<Value>,
+    ) -> Result<Command, String> {
+        let Some(command) = command else { return Err(missing(names.command)) };
+        let order = self.order(reader, names, &reader.text_of(command, names.command)?, command_data)?;
+        if order == Order::None {
+            return Ok(Command { order, data: None });
+        }
+        let Some(data) = data else { return Err(missing(names.data)) };
+        Ok(Command { order, data: Some(reader.slice(data)) })
+    }
+
+    fn order(
+        &self,
+        reader: &Reader<'_>,
+        names: &Names,
+        command: &Text,
+        command_data: Option<Value>,
+    ) -> Result<Order, String> {
+        let argument = || command_data.ok_or_else(|| missing(names.command_data));
+        match command.as_str() {
+            "sendClients" => Ok(Order::SendClients(self.recipients(reader, names, argument()?)?)),
+            "sendServers" => Ok(Order::SendServers(self.recipients(reader, names, argument()?)?)),
+            "sendHandler" => Ok(Order::SendHandler(reader.text_of(argument()?, names.command_data)?)),
+            "reply" => Ok(Order::Reply),
+            "none" => Ok(Order::None),
+            other => Err(unknown_command(other, COMMANDS)),
+        }
+    }
+
+    fn recipients(&self, reader: &Reader<'_>, names: &Names, value: Value) -> Result<Vec<Text>, String> {
+        let max = self.recipients_max;
+        let (texts, count) = reader.texts_of(value, names.command_data, max)?;
+        if count > max {
+            return Err(format!("{} has {count} names, limits.recipients allows {max}", names.command_data));
+        }
+        Ok(texts)
+    }
+}
+
+/// One of `header.commands`.
+#[derive(Default)]
+struct Entry {
+    command: Option<Value>,
+    command_data: Option<Value>,
+    payload: Payload,
+}
+
+/// `null` is no payload.
+fn payload(reader: &mut Reader<'_>, path: &str, data_path: &str, depth_max: usize) -> Result<Payload, Broken> {
+    if reader.null()? {
+        return Ok(None);
+    }
+    let Some(mut object) = reader.object(path, &["data"])? else { return Ok(None) };
+    let mut data = None;
+    while reader.member(&mut object)?.is_some() {
+        data = Some(reader.data(data_path, depth_max)?);
+    }
+    Ok(Some(data))
+}
+
+/// The first implementation's form of `header.command`: its type, and its data.
+fn command_object(reader: &Reader<'_>, command: Value) -> Result<(Value, Option<Value>), String> {
+    // The frame's object and its header are around it.
+    let mut reader = reader.again(command, 2);
+    let (mut kind, mut data) = (None, None);
+    let read = reader.object("header.command", &["type", "data"]).and_then(|object| {
+        let Some(mut object) = object else { return Ok(()) };
+        while let Some(key) = reader.member(&mut object)? {
+            let value = Some(reader.value()?);
+            match key {
+                "type" => kind = value,
+                _ => data = value,
+            }
+        }
+        Ok(())
+    });
+    match (reader.verdict(read), kind) {
+        (Some((_, message)), _) => Err(message),
+        (None, None) => Err(missing("header.command.type")),
+        (None, Some(kind)) => Ok((kind, data)),
+    }
+}
+
+fn is_success(reader: &Reader<'_>, status: Value) -> bool {
+    match status.kind {
+        Kind::Number => reader.raw(status) == "0",
+        Kind::String => {
+            reader.text_of(status, "header.status").is_ok_and(|text| ["0", "good", "ok"].contains(&text.as_str()))
+        }
+        _ => false,
+    }
+}
+
+fn missing(path: &str) -> String {
+    format!("{path} is missing")
+}
+
+/// Doing without would break a promise that the handler counts on.
+fn offline(path: &str) -> String {
+    format!("{path}: this server keeps nothing yet for users who are away")
+}
+
+#[cfg(test)]
+#[path = "handler_test.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! Opening the database: making it, refusing what is not ours or not safe, and bringing its tables up to date.
+
+use super::StoreError;
+use super::accounts::Accounts;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Marks our files in SQLite's header: "best".
+const APPLICATION_ID: u32 = 0x6265_7374;
+
+/// How long to wait for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What makes version n + 1 of the tables from version n. Never change one that was released: append another.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE counters (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO counters VALUES ('revision', 0);
+
+    CREATE TABLE accounts (
+        name TEXT PRIMARY KEY CHECK (
+            length(name) BETWEEN 1 AND 64
+            AND name NOT GLOB '*[^a-z0-9._-]*'
+            AND name GLOB '[a-z0-9]*'
+        ),
+        password TEXT NOT NULL,                                   -- a PHC string
+        disabled INTEGER NOT NULL CHECK (disabled IN (0, 1)),
+        revision INTEGER NOT NULL CHECK (revision > 0),           -- of the last change
+        created INTEGER NOT NULL                                  -- seconds since 1970
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// An open database. Each change is on the disk when its method returns.
+///
+/// Several processes may have the same file open; one changes it at a time and others wait up to 5 s for it.
+#[derive(Debug)]
+pub struct Database {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+}
+
+impl Database {
+    /// Opens the database at `path`. Makes the file (mode 0600) and its directory (0700) where they are missing.
+    ///
+    /// # Errors
+    /// * [`StoreError::Foreign`], [`StoreError::Exposed`]: the file, its directory or one of SQLite's files beside it
+    ///   belongs to somebody else, or may be used by its group or by others.
+    /// * [`StoreError::NotOurs`], [`StoreError::Newer`], [`StoreError::Damaged`]: about what is in the file.
+    /// * [`StoreError::Io`], [`StoreError::Sqlite`], [`StoreError::Busy`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let path = prepare(path)?;
+        let database = Self::open_prepared(path, MIGRATIONS)?;
+        Ok(database)
+    }
+
+    fn open_prepared(path: PathBuf, migrations: &[&str]) -> Result<Self, StoreError> {
+        // Without CREATE, as a file that SQLite makes would have the permissions of the umask, and without URI, as
+        // a path is not to be taken apart.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let opened = Connection::open_with_flags(&path, flags);
+        let connection = opened.map_err(|e| StoreError::of(&path, e))?;
+        let database = Self { connection, path };
+        let version = database.version(migrations)?;
+        database.set_up()?;
+        if version < newest(migrations) {
+            database.migrate(migrations)?;
+        }
+        Ok(database)
+    }
+
+    /// Where it lies, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the whole file and looks for damage; takes about a second per GB. [`Database::open`] does not do this:
+    /// it finds damage only where it has to read.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] with the first thing that SQLite finds.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let sql = "PRAGMA quick_check(1)";
+        let found = self.connection.query_row(sql, [], |row| row.get(0));
+        let found: String = found.map_err(|e| self.fail(e))?;
+        if found == "ok" {
+            return Ok(());
+        }
+        Err(StoreError::Damaged {
+            path: self.path.clone(),
+            detail: found,
+        })
+    }
+
+    /// The accounts, outside any transaction: for reading.
+    pub(super) fn accounts(&self) -> Accounts<'_> {
+        Accounts::new(&self.connection, &self.path)
+    }
+
+    /// Does `body` in a transaction of its own, which is undone when it fails.
+    pub(super) fn write<T>(
+        &mut self,
+        body: impl FnOnce(&Accounts<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (transaction, path) = self.begin()?;
+        let value = body(&Accounts::new(&transaction, path))?;
+        transaction.commit().map_err(|e| StoreError::of(path, e))?;
+        Ok(value)
+    }
+
+    /// Begins a transaction that may write. It is undone unless it is committed.
+    pub(super) fn begin(&mut self) -> Result<(Transaction<'_>, &Path), StoreError> {
+        // A transaction that only later finds out that it writes can fail as busy without waiting.
+        let immediate = TransactionBehavior::Immediate;
+        let begun = self.connection.transaction_with_behavior(immediate);
+        let transaction = begun.map_err(|e| StoreError::of(&self.path, e))?;
+        Ok((transaction, &self.path))
+    }
+
+    fn fail(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::of(&self.path, error)
+    }
+
+    /// The version of the tables, 0 in an empty file. Writes nothing: the file may be somebody else's.
+    fn version(&self, migrations: &[&str]) -> Result<u32, StoreError> {
+        let sql = "SELECT (SELECT application_id FROM pragma_application_id),
+                          (SELECT user_version FROM pragma_user_version),
+                          (SELECT count(*) FROM sqlite_schema)";
+        let timeout = self.connection.busy_timeout(BUSY_TIMEOUT);
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let found = timeout.and_then(|()| self.connection.query_row(sql, [], read));
+        let (application, version, tables): (i64, i64, i64) = found.map_err(|e| self.fail(e))?;
+        let path = self.path.clone();
+        match (application, u32::try_from(version)) {
+            (0, Ok(0)) if tables == 0 => Ok(0),
+            (application, Ok(found)) if application == i64::from(APPLICATION_ID) => {
+                let known = newest(migrations);
+                if found > known {
+                    return Err(StoreError::Newer { path, found, known });
+                }
+                Ok(found)
+            }
+            _ => Err(StoreError::NotOurs { path }),
+        }
+    }
+
+    fn set_up(&self) -> Result<(), StoreError> {
+        let set = |name: &str, value: &str| {
+            let updated = self.connection.pragma_update(None, name, value);
+            updated.map_err(|e| self.fail(e))
+        };
+        // With a write-ahead log readers and a writer do not wait for each other. FULL: a commit is on the disk
+        // when it returns, also if the power fails in the next moment.
+        set("journal_mode", "wal")?;
+        set("synchronous", "full")?;
+        set("foreign_keys", "on")?;
+        // A removed password hash is not left behind in an unused part of the file.
+        set("secure_delete", "on")?;
+        // Find damage where it is, and run no code that a schema written by others may carry.
+        set("cell_size_check", "on")?;
+        set("trusted_schema", "off")
+    }
+
+    fn migrate(&self, migrations: &[&str]) -> Result<(), StoreError> {
+        let immediate = TransactionBehavior::Immediate;
+        let begun = Transaction::new_unchecked(&self.connection, immediate);
+        let transaction = begun.map_err(|e| self.fail(e))?;
+        // Again, now that nobody else can write: another process may have done it in between.
+        let version = self.version(migrations)?;
+        for step in migrations.iter().skip(version as usize) {
+            let done = transaction.execute_batch(step);
+            done.map_err(|e| self.fail(e))?;
+        }
+        let marked = transaction
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .and_then(|()| transaction.pragma_update(None, "user_version", newest(migrations)))
+            .and_then(|()| transaction.commit());
+        marked.map_err(|e| self.fail(e))
+    }
+}
+
+fn newest(migrations: &[&str]) -> u32 {
+    migrations.len() as u32
+}
+
+/// Makes what is missing, checks who may touch it, and gives the path without symbolic links: SQLite's own files lie
+/// beside the real one.
+fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
+    let directory = directory_of(path);
+    if !directory.exists() {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(directory);
+        made.map_err(|e| StoreError::io(directory, e))?;
+        sync(directory_of(directory))?;
+    }
+    guard(directory)?;
+
+    // Only ever opened where it is new. Closing any other descriptor of a database drops the locks that SQLite holds
+    // on it in this process.
+    let mut options = OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => sync(directory)?,
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(StoreError::io(path, e)),
+    }
+    let real = fs::canonicalize(path).map_err(|e| StoreError::io(path, e))?;
+    guard(directory_of(&real))?;
+    guard(&real)?;
+    for ending in ["-wal", "-shm"] {
+        let mut beside = real.clone().into_os_string();
+        beside.push(ending);
+        match guard(Path::new(&beside)) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(real)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+/// Refuses what somebody else owns or may use. Hashes of passwords are in there.
+fn guard(path: &Path) -> Result<(), StoreError> {
+    let metadata = fs::metadata(path).map_err(|e| StoreError::io(path, e))?;
+    let us = rustix::process::geteuid().as_raw();
+    judge(path, metadata.uid(), metadata.mode() & 0o7777, us)
+}
+
+fn judge(path: &Path, owner: u32, mode: u32, us: u32) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    if owner != us {
+        return Err(StoreError::Foreign { path, owner, us });
+    }
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Exposed { path, mode });
+    }
+    Ok(())
+}
+
+/// Makes a directory's new entries outlive a loss of power.
+fn sync(directory: &Path) -> Result<(), StoreError> {
+    let synced = File::open(directory).and_then(|d| d.sync_all());
+    synced.map_err(|e| StoreError::io(directory, e))
+}
+
+#[cfg(test)]
+mod tests;

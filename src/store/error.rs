@@ -1,0 +1,193 @@
+//! What can be wrong with the database, or with what is asked of it.
+
+use crate::name::Username;
+use rusqlite::ErrorCode;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is wrong. Clones, because one failed commit is the answer to everyone in its group.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// A file or directory cannot be made or looked at.
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A file or directory belongs to another user of this machine.
+    Foreign {
+        /// Which one.
+        path: PathBuf,
+        /// The user id that it belongs to.
+        owner: u32,
+        /// The user id of this process.
+        us: u32,
+    },
+    /// A file or directory may be used by others than its owner.
+    Exposed {
+        /// Which one.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is no SQLite database, or one of another program.
+    NotOurs {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// A newer version of this program has written the file.
+    Newer {
+        /// Which one.
+        path: PathBuf,
+        /// The version of its tables.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// The file is damaged.
+    Damaged {
+        /// Which one.
+        path: PathBuf,
+        /// What SQLite says about it.
+        detail: String,
+    },
+    /// An account was written by hand and cannot be used.
+    BadAccount {
+        /// The database.
+        path: PathBuf,
+        /// What stands where the account's name should be.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Anything else that SQLite reports: the disk is full, or fails.
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: Arc<rusqlite::Error>,
+    },
+    /// Too much waits for the database, or another process holds it for too long. Trying again later may help.
+    Busy,
+    /// The storage thread has ended, or takes no more changes because one could not be made safe on the disk.
+    Stopped,
+    /// There is no such account.
+    Unknown(Username),
+    /// There is such an account already.
+    Taken(Username),
+    /// The account is no longer at the expected revision.
+    Changed(Username),
+}
+
+impl StoreError {
+    /// Sorts what SQLite said about the database at `path`.
+    pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::NotADatabase) => Self::NotOurs { path },
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged {
+                path,
+                detail: source.to_string(),
+            },
+            _ => Self::Sqlite {
+                path,
+                source: Arc::new(source),
+            },
+        }
+    }
+
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Whether this is about the database, and not an answer about an account.
+    pub(super) fn is_trouble(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::Busy | Self::Stopped
+        )
+    }
+
+    /// The message with its causes, on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(e) = cause {
+            text.push_str(": ");
+            text.push_str(&e.to_string());
+            cause = e.source();
+        }
+        text
+    }
+
+    /// Whether the disk failed. What was written before may or may not be on it.
+    pub(super) fn is_disk_failure(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else {
+            return false;
+        };
+        source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, .. } => write!(f, "cannot use {}", path.display()),
+            Self::Foreign { path, owner, us } => write!(
+                f,
+                "{} belongs to user id {owner}, and this process runs as user id {us}: \
+                 run it as the owner (sudo -u '#{owner}')",
+                path.display()
+            ),
+            Self::Exposed { path, mode } => write!(
+                f,
+                "{0} may be used by others (mode {mode:04o}): run chmod go= '{0}'",
+                path.display()
+            ),
+            Self::NotOurs { path } => write!(
+                f,
+                "{} is not a database of bester: move it away, or configure another path",
+                path.display()
+            ),
+            Self::Newer { path, found, known } => write!(
+                f,
+                "{} was written by a newer bester (version {found} of its tables, this one knows {known}): \
+                 use that one, or a backup from before the update",
+                path.display()
+            ),
+            Self::Damaged { path, detail } => write!(
+                f,
+                "{} is damaged ({detail}): use a backup, or the command .recover of the sqlite3 program",
+                path.display()
+            ),
+            Self::BadAccount { path, name, detail } => write!(
+                f,
+                "the account {name:?} in {} cannot be used ({detail}): remove it, or give it a new password",
+                path.display()
+            ),
+            Self::Sqlite { path, .. } => write!(f, "cannot use the database {}", path.display()),
+            Self::Busy => f.write_str("the database is busy: try again"),
+            Self::Stopped => f.write_str("the database takes no more changes after a failure"),
+            Self::Unknown(name) => write!(f, "there is no user {name}"),
+            Self::Taken(name) => write!(f, "there is a user {name} already"),
+            Self::Changed(name) => write!(f, "the user {name} was changed meanwhile"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Sqlite { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What bytes come from and go to: TCP and UNIX sockets, and the pipes of a child process.
+//!
+//! Each has a reading half, which belongs to the connection's own thread and may block, and a writing half, which
+//! never blocks. On a socket both are the same descriptor: it stays blocking, and writes say that they will not wait.
+
+mod pipe;
+pub mod unix;
+
+pub use pipe::{PipeReader, PipeWriter, pipe_ends};
+
+use rustix::buffer::spare_capacity;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP over IPv4 or IPv6.
+    Tcp(TcpStream),
+    /// A UNIX socket, or one end of a socketpair.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Ends one or both directions; a thread that blocks in a read on it wakes up.
+    pub fn shutdown(&self, how: Shutdown) {
+        // It fails when the other side was faster, which comes to the same.
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Unix(stream) => stream.shutdown(how),
+        };
+    }
+
+    /// How long a read may block; `None` is for ever.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        // Zero would be refused: it means "for ever" to the kernel.
+        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        match self {
+            Socket::Tcp(stream) => stream.set_read_timeout(timeout),
+            Socket::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub enum Source {
+    /// A socket.
+    Socket(Arc<Socket>),
+    /// A child's standard output.
+    Pipe(PipeReader),
+}
+
+impl Source {
+    /// Waits for bytes and appends them to `buffer`, within its capacity. 0 is the end of the input.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Source::Socket(socket) => read_fd(socket.as_fd(), buffer),
+            Source::Pipe(pipe) => pipe.read(buffer),
+        }
+    }
+}
+
+fn read_fd(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(fd, spare_capacity(buffer)) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub enum Sink {
+    /// A socket.
+    Socket(Arc<Socket>),
+    /// A child's standard input.
+    Pipe(PipeWriter),
+}
+
+impl Sink {
+    /// Writes what the other side takes at once, perhaps only a part. Never blocks: `WouldBlock` if it takes nothing.
+    pub fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let written = match self {
+                Sink::Socket(socket) => {
+                    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), flags)
+                }
+                Sink::Pipe(pipe) => pipe.try_write(parts),
+            };
+            match written {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub fn end(&self) {
+        match self {
+            Sink::Socket(socket) => socket.shutdown(Shutdown::Write),
+            Sink::Pipe(pipe) => pipe.close(),
+        }
+    }
+
+    /// Ends both directions at once.
+    pub fn abort(&self) {
+        match self {
+            Sink::Socket(socket) => socket.shutdown(Shutdown::Both),
+            Sink::Pipe(pipe) => pipe.close(),
+        }
+    }
+
+    /// The descriptor, to wait until it takes more; `None` once it is closed.
+    pub fn with_fd<T>(&self, body: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        match self {
+            Sink::Socket(socket) => Some(body(socket.as_fd())),
+            Sink::Pipe(pipe) => pipe.with_fd(body),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! UNIX sockets in the file system: ours are made with the mode they are to have, and one that a dead server left
+//! behind is no obstacle, while a live one is.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+/// Listens at `path` with the permission bits `mode`.
+///
+/// Errors: `AddrInUse` if somebody listens there; `AlreadyExists` if there is something that is no socket.
+pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    // Until the mode is set, only the owner may connect: the directory's mode and the umask see to that.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    // The standard library's backlog is short of a burst of clients; the kernel caps this at somaxconn.
+    rustix::net::listen(&listener, 4096)?;
+    Ok(listener)
+}
+
+/// Removes a socket that nobody listens on any longer.
+///
+/// Errors: `AddrInUse` if somebody does; `AlreadyExists` if there is something that is no socket.
+pub fn remove_stale(path: &Path) -> io::Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !kind.is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file which is not a socket"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_no_obstacle_and_a_live_one_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let first = listen(&path, 0o600).expect("a free path");
+        assert_eq!(fs::metadata(&path).expect("the socket").permissions().mode() & 0o777, 0o600);
+        assert_eq!(listen(&path, 0o600).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        listen(&path, 0o660).expect("the first one is dead");
+        assert_eq!(fs::metadata(&path).expect("the socket").permissions().mode() & 0o777, 0o660);
+    }
+
+    #[test]
+    fn a_file_is_never_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("precious");
+        fs::write(&path, "x").expect("a file");
+        assert_eq!(listen(&path, 0o600).expect_err("a file").kind(), io::ErrorKind::AlreadyExists);
+        assert!(path.exists());
+    }
+}
