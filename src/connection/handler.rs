@@ -7,10 +7,12 @@ use crate::config::Framing;
 use crate::dispatcher::Event;
 use crate::dispatcher::run::Inbound;
 use crate::frame::{Decoder, Frame, TooLarge};
-use crate::name::{Generation, RouteId};
+use crate::name::{Generation, RequestId, RouteId};
 use crate::protocol::handler;
 use crate::transport::Source;
 use crossbeam_channel::Sender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The stack of a handler's reader.
 pub const STACK_BYTES: usize = 256 << 10;
@@ -37,6 +39,8 @@ pub struct Reading {
     pub recipients_max: usize,
     /// To the dispatcher.
     pub inbound: Sender<Inbound>,
+    /// Set by a good answer: this start of the handler went well.
+    pub answered: Arc<AtomicBool>,
 }
 
 /// How the reading ended.
@@ -75,8 +79,11 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
 }
 
 /// The event that a handler's frame makes; `request` where it has a connection of its own.
-pub fn answered(reading: &Reading, frame: &Frame, request: Option<crate::name::RequestId>) -> Event {
+pub fn answered(reading: &Reading, frame: &Frame, request: Option<RequestId>) -> Event {
     let answer = handler::parse(frame, reading.depth_max, reading.recipients_max);
+    if answer.is_ok() && !reading.answered.load(Ordering::Relaxed) {
+        reading.answered.store(true, Ordering::Relaxed);
+    }
     Event::Answered { route: reading.route, generation: reading.generation, request, answer }
 }
 
