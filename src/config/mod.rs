@@ -1,13 +1,38 @@
 //! The configuration: read once, checked completely, and from then on a value that the rest can trust.
 //!
-//! Start reading at [`Config`]. `json.rs` turns text into a tree with positions and knows how to complain;
-//! `read.rs` turns the tree into a [`Config`]; `check.rs` compares it with the machine (programs, paths, limits).
+//! Start reading at [`Config`]. `json.rs` turns text into a tree with positions; `read.rs` turns the tree into a
+//! [`Config`], with `network.rs`, `handlers.rs` and `limits.rs` for the large blocks, and `block.rs` for single values;
+//! `mistake.rs` has what can be wrong with a file. `check.rs` compares a [`Config`] with the machine (programs, paths)
+//! and finds what is in `problem.rs`; `plan.rs` tells in words what a server would do with it.
+//!
+//! This room must not know what the values are for: nothing is opened, started or made here.
+
+mod block;
+mod check;
+mod handlers;
+mod json;
+mod limits;
+mod mistake;
+mod network;
+mod plan;
+mod problem;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use check::problems;
+pub use mistake::{Fault, Mistake, Mistakes, Position};
+pub use plan::{Warning, plan, warnings};
+pub use problem::{Flaw, Problem, exit_code};
 
 use crate::name::{ServerName, TypeName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The commented example, which is also the reference of all keys.
+pub const EXAMPLE: &str = include_str!("../../bester.conf.example");
 
 /// A whole configuration, every value checked, relative paths made absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +53,7 @@ pub struct Config {
     pub limits: Limits,
     /// What the informer's `serverInfo` tells of the operator: the JSON text of `admin.info`.
     pub admin_info: String,
-    /// Log levels by room (`dispatcher`, `handler`, ...); the room `all` is the default of the others.
+    /// Log levels by room (`dispatcher`, `handler`, ...); the room `all` is the default of the others, and always there.
     pub log: BTreeMap<String, log::LevelFilter>,
 }
 
