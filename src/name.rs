@@ -101,23 +101,17 @@ pub const DUMMY: &str = "dummy";
 
 fn is_username(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    (1..=64).contains(&text.len())
-        && text.bytes().all(allowed)
-        && text.as_bytes()[0].is_ascii_alphanumeric()
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed) && text.as_bytes()[0].is_ascii_alphanumeric()
 }
 
 fn is_type_name(text: &str) -> bool {
     let banned = |c: char| c.is_control() || c.is_whitespace() || "\"'\\/".contains(c);
-    (1..=64).contains(&text.chars().count())
-        && !text.chars().any(banned)
-        && ![BUILTIN, INTERNAL, DUMMY].contains(&text)
+    (1..=64).contains(&text.chars().count()) && !text.chars().any(banned) && ![BUILTIN, INTERNAL, DUMMY].contains(&text)
 }
 
 fn is_server_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:".contains(&b);
-    (1..=253).contains(&text.len())
-        && text.bytes().all(allowed)
-        && text.as_bytes()[0].is_ascii_alphanumeric()
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed) && text.as_bytes()[0].is_ascii_alphanumeric()
 }
 
 /// One connection, in the order of their coming; never used again while the server runs.

@@ -186,8 +186,7 @@ impl Record {
             return Err(bad("has more than 512 bytes"));
         }
         let phc = PasswordHash::new(text).map_err(|_| bad("is no PHC string"))?;
-        let algorithm = Algorithm::from_str(phc.algorithm.as_str())
-            .map_err(|_| bad("is not of argon2id, argon2i or argon2d"))?;
+        let algorithm = Algorithm::from_str(phc.algorithm.as_str()).map_err(|_| bad("is not of argon2id, argon2i or argon2d"))?;
         let version = phc.version.and_then(|v| Version::try_from(v).ok());
         let version = version.ok_or(bad("is not of version 16 or 19"))?;
         // Other parameters change the output in ways that we do not compute, and a name that stands twice is read
@@ -204,13 +203,7 @@ impl Record {
         if params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
             return Err(bad("asks for more than 64 passes (t) or 16 lanes (p)"));
         }
-        Ok(Self {
-            algorithm,
-            version,
-            params,
-            salt: phc.salt.ok_or(bad("has no salt"))?,
-            output: phc.hash.ok_or(bad("has no output"))?,
-        })
+        Ok(Self { algorithm, version, params, salt: phc.salt.ok_or(bad("has no salt"))?, output: phc.hash.ok_or(bad("has no output"))? })
     }
 }
 
@@ -243,14 +236,11 @@ fn verify_in(memory: &mut Memory, password: &Password, hash: &str) -> Result<boo
     memory.fill(&argon2, &record.params, password, &record.salt, output)?;
     // Looks at every byte, so that the time tells nothing of how many agree.
     let expected = record.output.as_bytes();
-    let differing = output
-        .iter()
-        .zip(expected)
-        .fold(0, |all, (a, b)| all | (a ^ b));
+    let differing = output.iter().zip(expected).fold(0, |all, (a, b)| all | (a ^ b));
     Ok(std::hint::black_box(differing) == 0)
 }
 
-/// What Argon2 computes in. Kept between uses, as mapping 19 MiB anew for each login costs a tenth of the hashing.
+/// What Argon2 computes in. Kept between uses, so that a login does not have 19 MiB mapped and cleared for it.
 #[derive(Default)]
 struct Memory(Vec<Block>);
 
@@ -308,10 +298,7 @@ impl Permits {
     /// Makes `count` permits; at least one.
     pub fn new(count: usize) -> Self {
         let free = (0..count.max(1)).map(|_| Memory::default()).collect();
-        Self(Arc::new(Shared {
-            free: Mutex::new(free),
-            returned: Condvar::new(),
-        }))
+        Self(Arc::new(Shared { free: Mutex::new(free), returned: Condvar::new() }))
     }
 
     /// Waits for a permit until `deadline`. A `deadline` that has passed takes one that is free, or none.
@@ -321,21 +308,13 @@ impl Permits {
             // The last that came back, so that a quiet server keeps working in the same memory. Looked at before
             // the clock: whoever was woken must not leave without the permit that woke him.
             if let Some(memory) = free.pop() {
-                return Some(Permit {
-                    memory,
-                    home: Arc::clone(&self.0),
-                });
+                return Some(Permit { memory, home: Arc::clone(&self.0) });
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             if left.is_zero() {
                 return None;
             }
-            free = self
-                .0
-                .returned
-                .wait_timeout(free, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            free = self.0.returned.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

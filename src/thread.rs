@@ -23,16 +23,13 @@ pub fn spawn<T: Send + 'static>(
     // std panics over a zero byte in a name.
     let name = name.into().replace('\0', "?");
     let own_name = name.clone();
-    Builder::new()
-        .name(name)
-        .stack_size(stack_bytes)
-        .spawn(move || {
-            // Nobody looks at what `body` captured after the panic: it is dropped while unwinding.
-            catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-                log::error!("thread {own_name} panicked: {}", panic_text(&*panic));
-                resume_unwind(panic)
-            })
+    Builder::new().name(name).stack_size(stack_bytes).spawn(move || {
+        // Nobody looks at what `body` captured after the panic: it is dropped while unwinding.
+        catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+            log::error!("thread {own_name} panicked: {}", panic_text(&*panic));
+            resume_unwind(panic)
         })
+    })
 }
 
 /// What a panic said, where it said it in text.
@@ -55,10 +52,7 @@ mod tests {
     #[test]
     fn a_thread_has_its_name_and_hands_back_its_value() {
         let body = || std::thread::current().name().map(String::from);
-        let name = spawn("storage\0x", STACK_BYTES, body)
-            .unwrap()
-            .join()
-            .unwrap();
+        let name = spawn("storage\0x", STACK_BYTES, body).unwrap().join().unwrap();
         assert_eq!(name.as_deref(), Some("storage?x"));
     }
 

@@ -34,10 +34,7 @@ impl<'n> Block<'n> {
     /// The value of `key`, if it is given.
     pub(super) fn item(&self, key: &str) -> Option<Item<'n>> {
         let member = self.members.iter().find(|m| m.key == key)?;
-        Some(Item {
-            path: join(&self.path, key),
-            node: &member.value,
-        })
+        Some(Item { path: join(&self.path, key), node: &member.value })
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -47,11 +44,7 @@ impl<'n> Block<'n> {
 
 impl Reader {
     pub(super) fn note(&mut self, at: Position, key: String, fault: Fault) {
-        self.mistakes.push(Mistake {
-            at: Some(at),
-            key,
-            fault,
-        });
+        self.mistakes.push(Mistake { at: Some(at), key, fault });
     }
 
     pub(super) fn fault(&mut self, item: &Item<'_>, fault: Fault) {
@@ -69,52 +62,28 @@ impl Reader {
             Value::Number(digits) => digits.chars().take(40).collect(),
             _ => kind(item.node).to_owned(),
         };
-        self.fault(
-            item,
-            Fault::Expected {
-                wanted: wanted.into(),
-                found,
-            },
-        );
+        self.fault(item, Fault::Expected { wanted: wanted.into(), found });
         None
     }
 
     /// A value of the wrong kind; it is not quoted, for it may be anything, a password too.
     fn wrong_kind<T>(&mut self, item: &Item<'_>, wanted: &str) -> Option<T> {
         let found = kind(item.node).to_owned();
-        self.fault(
-            item,
-            Fault::Expected {
-                wanted: wanted.to_owned(),
-                found,
-            },
-        );
+        self.fault(item, Fault::Expected { wanted: wanted.to_owned(), found });
         None
     }
 
     /// A block that may have only the keys `known`.
-    pub(super) fn block<'n>(
-        &mut self,
-        item: Item<'n>,
-        known: &[&'static str],
-    ) -> Option<Block<'n>> {
+    pub(super) fn block<'n>(&mut self, item: Item<'n>, known: &[&'static str]) -> Option<Block<'n>> {
         let members = self.open(&item)?;
         for member in members {
             if !known.contains(&member.key.as_str()) {
                 let near = nearest(&member.key, known.iter().copied());
                 let key = member.key.escape_debug().to_string();
-                self.note(
-                    member.at,
-                    join(&item.path, &member.key),
-                    Fault::UnknownKey { key, near },
-                );
+                self.note(member.at, join(&item.path, &member.key), Fault::UnknownKey { key, near });
             }
         }
-        Some(Block {
-            at: item.node.at,
-            path: item.path,
-            members,
-        })
+        Some(Block { at: item.node.at, path: item.path, members })
     }
 
     /// A block with any keys.
@@ -129,10 +98,7 @@ impl Reader {
         let Value::List(nodes) = &item.node.value else {
             return self.wrong_kind(item, "a list in brackets");
         };
-        let element = |(i, node)| Item {
-            path: format!("{}[{i}]", item.path),
-            node,
-        };
+        let element = |(i, node)| Item { path: format!("{}[{i}]", item.path), node };
         Some(nodes.iter().enumerate().map(element).collect())
     }
 
@@ -146,11 +112,7 @@ impl Reader {
     /// Text for another program, which cannot be given a 0 byte.
     pub(super) fn word<'n>(&mut self, item: &Item<'n>) -> Option<&'n str> {
         let text = self.text(item)?;
-        if text.contains('\0') {
-            self.refuse(item, "text without \\u0000")
-        } else {
-            Some(text)
-        }
+        if text.contains('\0') { self.refuse(item, "text without \\u0000") } else { Some(text) }
     }
 
     pub(super) fn flag(&mut self, item: &Item<'_>) -> Option<bool> {
@@ -181,10 +143,7 @@ impl Reader {
         match choices.iter().find(|(word, _)| *word == text) {
             Some((_, choice)) => Some(*choice),
             None => {
-                let words: Vec<_> = choices
-                    .iter()
-                    .map(|(word, _)| format!("{word:?}"))
-                    .collect();
+                let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
                 self.refuse(item, words.join(" or "))
             }
         }
@@ -193,11 +152,7 @@ impl Reader {
     /// A path, made absolute.
     pub(super) fn path(&mut self, item: &Item<'_>) -> Option<PathBuf> {
         let text = self.word(item)?;
-        if text.is_empty() {
-            self.refuse(item, "a path")
-        } else {
-            Some(absolute(&self.base, text))
-        }
+        if text.is_empty() { self.refuse(item, "a path") } else { Some(absolute(&self.base, text)) }
     }
 
     /// A path that fits the address of a UNIX socket.
@@ -206,13 +161,7 @@ impl Reader {
         if socket_path_fits(&path) {
             return Some(path);
         }
-        self.fault(
-            item,
-            Fault::SocketPathTooLong {
-                path,
-                most: SOCKET_PATH_BYTES_MAX,
-            },
-        );
+        self.fault(item, Fault::SocketPathTooLong { path, most: SOCKET_PATH_BYTES_MAX });
         None
     }
 
@@ -232,10 +181,7 @@ impl Reader {
 pub(super) fn find_program(name: &str, search: Option<&OsStr>) -> Option<PathBuf> {
     let directories = std::env::split_paths(search?);
     // An empty entry would mean the directory that the server happens to be started in.
-    directories
-        .filter(|d| d.is_absolute())
-        .map(|d| d.join(name))
-        .find(|path| path.is_file())
+    directories.filter(|d| d.is_absolute()).map(|d| d.join(name)).find(|path| path.is_file())
 }
 
 pub(super) fn socket_path_fits(path: &Path) -> bool {

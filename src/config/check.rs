@@ -15,10 +15,7 @@ use std::path::Path;
 
 /// Everything that keeps a server with this configuration from starting.
 pub fn problems(config: &Config) -> Vec<Problem> {
-    let mut check = Check {
-        state: &config.server.state_directory,
-        found: Vec::new(),
-    };
+    let mut check = Check { state: &config.server.state_directory, found: Vec::new() };
     check.listeners(config);
     check.state_directory();
     check.database(&config.database);
@@ -26,19 +23,10 @@ pub fn problems(config: &Config) -> Vec<Problem> {
         check.token(path);
     }
     for (name, handler) in &config.handlers {
-        let key = |key| {
-            format!(
-                "{}.{key}",
-                super::json::join("handlers.typeMap", name.as_str())
-            )
-        };
+        let key = |key| format!("{}.{key}", super::json::join("handlers.typeMap", name.as_str()));
         if let Some(program) = &handler.program {
             check.program(&key("handlerBinary"), program);
-            check.directory(
-                &key("workingDirectory"),
-                &program.directory,
-                Access::EXEC_OK,
-            );
+            check.directory(&key("workingDirectory"), &program.directory, Access::EXEC_OK);
         }
         match &handler.transport {
             // Without a program of ours the socket and its directory are another's to make, perhaps later.
@@ -61,34 +49,15 @@ struct Check<'c> {
 impl Check<'_> {
     fn add(&mut self, key: &str, subject: &Path, flaw: Flaw, remedy: impl Into<String>) {
         let (key, subject) = (key.to_owned(), subject.display().to_string());
-        self.found.push(Problem {
-            key,
-            subject,
-            flaw,
-            remedy: remedy.into(),
-        });
+        self.found.push(Problem { key, subject, flaw, remedy: remedy.into() });
     }
 
     fn listeners(&mut self, config: &Config) {
-        let tcp = [
-            ("network.tcp4", config.network.tcp4),
-            ("network.tcp6", config.network.tcp6),
-        ];
-        for (key, address) in tcp
-            .into_iter()
-            .filter_map(|(key, address)| Some((key, address?)))
-        {
+        let tcp = [("network.tcp4", config.network.tcp4), ("network.tcp6", config.network.tcp6)];
+        for (key, address) in tcp.into_iter().filter_map(|(key, address)| Some((key, address?))) {
             if !is_ours(address.ip()) {
-                let remedy = format!(
-                    "correct it, or leave {} out of network.types",
-                    &key["network.".len()..]
-                );
-                self.add(
-                    &format!("{key}.address"),
-                    Path::new(&address.ip().to_string()),
-                    Flaw::NoAddress,
-                    remedy,
-                );
+                let remedy = format!("correct it, or leave {} out of network.types", &key["network.".len()..]);
+                self.add(&format!("{key}.address"), Path::new(&address.ip().to_string()), Flaw::NoAddress, remedy);
             }
         }
         if let Some(unix) = &config.network.unix {
@@ -101,35 +70,18 @@ impl Check<'_> {
         match look(self.state) {
             Err(Flaw::Missing) => {
                 // The server makes it, and what is missing above it.
-                let above = self
-                    .state
-                    .ancestors()
-                    .skip(1)
-                    .find(|path| !matches!(look(path), Err(Flaw::Missing)));
+                let above = self.state.ancestors().skip(1).find(|path| !matches!(look(path), Err(Flaw::Missing)));
                 let above = above.unwrap_or(Path::new("/"));
                 self.directory(KEY, above, Access::WRITE_OK | Access::EXEC_OK);
             }
             Err(flaw) => self.add(KEY, self.state, flaw, "correct the path"),
             Ok(known) if !known.is_dir() => {
-                self.add(
-                    KEY,
-                    self.state,
-                    Flaw::NotA("a directory"),
-                    "correct the path",
-                );
+                self.add(KEY, self.state, Flaw::NotA("a directory"), "correct the path");
             }
             Ok(known) => {
                 self.private(KEY, self.state, &known, 0o077, "0700");
-                if !may(
-                    self.state,
-                    Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
-                ) {
-                    self.add(
-                        KEY,
-                        self.state,
-                        Flaw::NotWritable,
-                        chmod("0700", self.state),
-                    );
+                if !may(self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+                    self.add(KEY, self.state, Flaw::NotWritable, chmod("0700", self.state));
                 }
             }
         }
@@ -141,12 +93,7 @@ impl Check<'_> {
             Err(Flaw::Missing) => self.parent(KEY, path),
             Err(flaw) => self.add(KEY, path, flaw, "correct the path"),
             Ok(known) if !known.is_file() => {
-                self.add(
-                    KEY,
-                    path,
-                    Flaw::NotA("an ordinary file"),
-                    "correct the path",
-                );
+                self.add(KEY, path, Flaw::NotA("an ordinary file"), "correct the path");
             }
             Ok(known) => {
                 self.private(KEY, path, &known, 0o077, "0600");
@@ -160,19 +107,9 @@ impl Check<'_> {
     fn token(&mut self, path: &Path) {
         const KEY: &str = "accounts.token";
         match look(path) {
-            Err(flaw) => self.add(
-                KEY,
-                path,
-                flaw,
-                "write the token into that file, or correct the path",
-            ),
+            Err(flaw) => self.add(KEY, path, flaw, "write the token into that file, or correct the path"),
             Ok(known) if !known.is_file() => {
-                self.add(
-                    KEY,
-                    path,
-                    Flaw::NotA("an ordinary file"),
-                    "correct the path",
-                );
+                self.add(KEY, path, Flaw::NotA("an ordinary file"), "correct the path");
             }
             Ok(known) => {
                 // A group that may read it is how root gives a secret to the server's user, so that is allowed.
@@ -181,12 +118,7 @@ impl Check<'_> {
                     self.add(KEY, path, Flaw::OpenToOthers(mode), chmod("0640", path));
                 }
                 if !may(path, Access::READ_OK) {
-                    self.add(
-                        KEY,
-                        path,
-                        Flaw::NotReadable,
-                        "give it to the user that the server runs as",
-                    );
+                    self.add(KEY, path, Flaw::NotReadable, "give it to the user that the server runs as");
                 } else if known.len() == 0 {
                     self.add(KEY, path, Flaw::Empty, "write the token into it");
                 }
@@ -198,9 +130,7 @@ impl Check<'_> {
         let path = &program.path;
         match look(path) {
             Err(flaw) => self.add(key, path, flaw, "install the program, or correct the path"),
-            Ok(known) if !known.is_file() => {
-                self.add(key, path, Flaw::NotA("a program"), "correct the path")
-            }
+            Ok(known) if !known.is_file() => self.add(key, path, Flaw::NotA("a program"), "correct the path"),
             Ok(_) if !may(path, Access::EXEC_OK) => {
                 self.add(key, path, Flaw::NotExecutable, chmod("+x", path));
             }
@@ -218,12 +148,7 @@ impl Check<'_> {
         // Not what a symbolic link points to: the link itself would be in the way.
         match path.symlink_metadata() {
             Ok(known) if !known.file_type().is_socket() => {
-                self.add(
-                    key,
-                    path,
-                    Flaw::InTheWay,
-                    "move it away, or correct the path",
-                );
+                self.add(key, path, Flaw::InTheWay, "move it away, or correct the path");
             }
             _ => self.parent(key, path),
         }
@@ -235,12 +160,7 @@ impl Check<'_> {
             // It has been looked at, or will be made.
             Some(parent) if parent == self.state => {}
             Some(parent) => self.directory(key, parent, Access::WRITE_OK | Access::EXEC_OK),
-            None => self.add(
-                key,
-                path,
-                Flaw::NotA("a file in a directory"),
-                "correct the path",
-            ),
+            None => self.add(key, path, Flaw::NotA("a file in a directory"), "correct the path"),
         }
     }
 
@@ -251,17 +171,8 @@ impl Check<'_> {
                 self.add(key, path, Flaw::NotA("a directory"), "correct the path");
             }
             Ok(_) if !may(path, access) => {
-                let flaw = if access.contains(Access::WRITE_OK) {
-                    Flaw::NotWritable
-                } else {
-                    Flaw::NotReadable
-                };
-                self.add(
-                    key,
-                    path,
-                    flaw,
-                    "permit it to the user that the server runs as, or correct the path",
-                );
+                let flaw = if access.contains(Access::WRITE_OK) { Flaw::NotWritable } else { Flaw::NotReadable };
+                self.add(key, path, flaw, "permit it to the user that the server runs as, or correct the path");
             }
             Ok(_) => {}
         }
@@ -307,15 +218,8 @@ fn is_ours(address: IpAddr) -> bool {
 /// script, which is there.
 fn missing_interpreter(program: &Program) -> Option<String> {
     let mut head = Vec::new();
-    File::open(&program.path)
-        .ok()?
-        .take(256)
-        .read_to_end(&mut head)
-        .ok()?;
-    let line = head
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
+    File::open(&program.path).ok()?.take(256).read_to_end(&mut head).ok()?;
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace();
     let interpreter = words.next()?;
@@ -330,12 +234,6 @@ fn missing_interpreter(program: &Program) -> Option<String> {
     if name.starts_with('-') || name.contains('=') || (name.contains('/') && exists(name)) {
         return None;
     }
-    let search = program
-        .environment
-        .get("PATH")
-        .map(OsString::from)
-        .or_else(|| std::env::var_os("PATH"));
-    find_program(name, search.as_deref())
-        .is_none()
-        .then(|| name.to_owned())
+    let search = program.environment.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+    find_program(name, search.as_deref()).is_none().then(|| name.to_owned())
 }

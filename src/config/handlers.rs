@@ -27,45 +27,25 @@ enum Transport {
 }
 
 /// Reads the whole block. Types that `availableTypes` leaves out are checked, and then left out.
-pub(super) fn read(
-    reader: &mut Reader,
-    item: Option<Item<'_>>,
-    state: &Path,
-    sockets: &mut Sockets,
-) -> BTreeMap<TypeName, Handler> {
+pub(super) fn read(reader: &mut Reader, item: Option<Item<'_>>, state: &Path, sockets: &mut Sockets) -> BTreeMap<TypeName, Handler> {
     let mut handlers = BTreeMap::new();
     let Some(block) = item.and_then(|item| reader.block(item, keys("handlers"))) else {
         return handlers;
     };
     let map = block.item("typeMap");
     let members = map.as_ref().and_then(|map| reader.open(map)).unwrap_or(&[]);
-    let available = block
-        .item("availableTypes")
-        .and_then(|item| available(reader, &item, members));
+    let available = block.item("availableTypes").and_then(|item| available(reader, &item, members));
     for member in members {
         let path = join("handlers.typeMap", &member.key);
         let name = TypeName::new(&member.key);
         if let Err(bad) = &name {
             reader.note(member.at, path.clone(), Fault::Name(bad.clone()));
         }
-        let used = available
-            .as_ref()
-            .is_none_or(|types| types.contains(&member.key.as_str()));
+        let used = available.as_ref().is_none_or(|types| types.contains(&member.key.as_str()));
         let mut unused = Sockets::default();
         let sockets = if used { &mut *sockets } else { &mut unused };
-        let one = One {
-            name: &member.key,
-            at: member.at,
-            state,
-        };
-        let handler = one.read(
-            reader,
-            Item {
-                path,
-                node: &member.value,
-            },
-            sockets,
-        );
+        let one = One { name: &member.key, at: member.at, state };
+        let handler = one.read(reader, Item { path, node: &member.value }, sockets);
         if let (Ok(name), Some(handler), true) = (name, handler, used) {
             handlers.insert(name, handler);
         }
@@ -74,11 +54,7 @@ pub(super) fn read(
 }
 
 /// The names in `availableTypes`.
-fn available<'n>(
-    reader: &mut Reader,
-    item: &Item<'n>,
-    members: &[super::json::Member],
-) -> Option<Vec<&'n str>> {
+fn available<'n>(reader: &mut Reader, item: &Item<'n>, members: &[super::json::Member]) -> Option<Vec<&'n str>> {
     let mut names = Vec::new();
     for item in reader.list(item)? {
         let Some(name) = reader.text(&item) else {
@@ -87,15 +63,8 @@ fn available<'n>(
         if names.contains(&name) {
             reader.fault(&item, Fault::Twice);
         } else if !members.iter().any(|member| member.key == name) {
-            let near =
-                nearest(name, members.iter().map(|member| member.key.as_str())).map(str::to_owned);
-            reader.fault(
-                &item,
-                Fault::NoBlock {
-                    within: "handlers.typeMap",
-                    near,
-                },
-            );
+            let near = nearest(name, members.iter().map(|member| member.key.as_str())).map(str::to_owned);
+            reader.fault(&item, Fault::NoBlock { within: "handlers.typeMap", near });
         }
         names.push(name);
     }
@@ -115,19 +84,9 @@ impl One<'_> {
         let program = program(reader, &block);
         let transport = transport(reader, &block, sockets);
         let framing = [("length", Framing::Length), ("lines", Framing::Lines)];
-        let framing = block
-            .item("framing")
-            .and_then(|item| reader.choice(&item, &framing));
-        let envelope = block
-            .item("envelope")
-            .and_then(|item| reader.flag(&item))
-            .unwrap_or(false);
-        let mut count = |key, most, default| {
-            block
-                .item(key)
-                .and_then(|item| reader.count(&item, most))
-                .unwrap_or(default)
-        };
+        let framing = block.item("framing").and_then(|item| reader.choice(&item, &framing));
+        let envelope = block.item("envelope").and_then(|item| reader.flag(&item)).unwrap_or(false);
+        let mut count = |key, most, default| block.item(key).and_then(|item| reader.count(&item, most)).unwrap_or(default);
         let in_flight = count("inFlight", IN_FLIGHT_MAX, if envelope { 32 } else { 1 });
         let queue = count("queue", QUEUE_MAX, 256);
         let timeout = count("timeoutSeconds", SECONDS_MAX, 10);
@@ -146,33 +105,17 @@ impl One<'_> {
         })
     }
 
-    fn informer(
-        &self,
-        reader: &mut Reader,
-        block: &Block<'_>,
-        sockets: &mut Sockets,
-    ) -> Option<PathBuf> {
+    fn informer(&self, reader: &mut Reader, block: &Block<'_>, sockets: &mut Sockets) -> Option<PathBuf> {
         let key = join(&block.path, "informerSocketPath");
         let (path, at) = match block.item("informerSocketPath") {
             Some(item) => (reader.socket(&item)?, item.node.at),
-            None => (
-                self.state
-                    .join(format!("informer-{}.sock", file_name(self.name))),
-                self.at,
-            ),
+            None => (self.state.join(format!("informer-{}.sock", file_name(self.name))), self.at),
         };
         if socket_path_fits(&path) {
             sockets.own(reader, &path, at, &key);
             return Some(path);
         }
-        reader.note(
-            at,
-            key,
-            Fault::SocketPathTooLong {
-                path,
-                most: SOCKET_PATH_BYTES_MAX,
-            },
-        );
+        reader.note(at, key, Fault::SocketPathTooLong { path, most: SOCKET_PATH_BYTES_MAX });
         None
     }
 }
@@ -180,45 +123,22 @@ impl One<'_> {
 /// `handlerBinary` and what goes with it.
 fn program(reader: &mut Reader, block: &Block<'_>) -> Option<Program> {
     let binary = binary(block);
-    let arguments = block
-        .item("arguments")
-        .and_then(|item| reader.list(&item))
-        .unwrap_or_default();
-    let arguments = arguments
-        .iter()
-        .filter_map(|item| reader.word(item))
-        .map(str::to_owned)
-        .collect();
-    let environment = block
-        .item("environment")
-        .map(|item| environment(reader, &item))
-        .unwrap_or_default();
-    let directory = block
-        .item("workingDirectory")
-        .and_then(|item| reader.path(&item));
+    let arguments = block.item("arguments").and_then(|item| reader.list(&item)).unwrap_or_default();
+    let arguments = arguments.iter().filter_map(|item| reader.word(item)).map(str::to_owned).collect();
+    let environment = block.item("environment").map(|item| environment(reader, &item)).unwrap_or_default();
+    let directory = block.item("workingDirectory").and_then(|item| reader.path(&item));
     let Some(binary) = binary else {
         for key in ["arguments", "environment", "workingDirectory"] {
             if let Some(item) = block.item(key) {
-                reader.fault(
-                    &item,
-                    Fault::Clash("goes only with `handlerBinary`, the program to start"),
-                );
+                reader.fault(&item, Fault::Clash("goes only with `handlerBinary`, the program to start"));
             }
         }
         return None;
     };
-    let search = environment
-        .get("PATH")
-        .map(OsString::from)
-        .or_else(|| std::env::var_os("PATH"));
+    let search = environment.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
     let path = reader.program(&binary, search.as_deref())?;
     let directory = directory.unwrap_or_else(|| reader.base.clone());
-    Some(Program {
-        path,
-        arguments,
-        environment,
-        directory,
-    })
+    Some(Program { path, arguments, environment, directory })
 }
 
 /// `handlerBinary`. Files of `besterd` say "none" where somebody else runs the program.
@@ -232,15 +152,10 @@ fn environment(reader: &mut Reader, item: &Item<'_>) -> BTreeMap<String, String>
     for member in reader.open(item).unwrap_or(&[]) {
         let path = join(&item.path, &member.key);
         if member.key.is_empty() || member.key.contains(['=', '\0']) {
-            let fault = Fault::Clash(
-                "the name of a variable is not empty, and has no '=' and no \\u0000 in it",
-            );
+            let fault = Fault::Clash("the name of a variable is not empty, and has no '=' and no \\u0000 in it");
             reader.note(member.at, path.clone(), fault);
         }
-        if let Some(value) = reader.word(&Item {
-            path,
-            node: &member.value,
-        }) {
+        if let Some(value) = reader.word(&Item { path, node: &member.value }) {
             environment.insert(member.key.clone(), value.to_owned());
         }
     }
@@ -248,25 +163,15 @@ fn environment(reader: &mut Reader, item: &Item<'_>) -> BTreeMap<String, String>
 }
 
 /// `transport` with its path, `connection`, and the rules between them and `handlerBinary`.
-fn transport(
-    reader: &mut Reader,
-    block: &Block<'_>,
-    sockets: &mut Sockets,
-) -> Option<HandlerTransport> {
-    let choices = [
-        ("stdio", Transport::Stdio),
-        ("socket", Transport::Socket),
-        ("unix", Transport::Unix),
-    ];
+fn transport(reader: &mut Reader, block: &Block<'_>, sockets: &mut Sockets) -> Option<HandlerTransport> {
+    let choices = [("stdio", Transport::Stdio), ("socket", Transport::Socket), ("unix", Transport::Unix)];
     let given = block.item("transport");
     let chosen = given.as_ref().map(|item| reader.choice(item, &choices));
     let socket = block.item("unixDomainSocketPath");
     let path = socket.as_ref().map(|item| reader.socket(item));
     let connection = block.item("connection");
     let choices = [("perMessage", false), ("persistent", true)];
-    let persistent = connection
-        .as_ref()
-        .map(|item| reader.choice(item, &choices));
+    let persistent = connection.as_ref().map(|item| reader.choice(item, &choices));
     let transport = match chosen {
         // A bad word has been noted; the rules would only repeat it in other words.
         Some(None) => return None,
@@ -279,46 +184,24 @@ fn transport(
         let (Some(socket), Some(path)) = (socket, path) else {
             let at = given.map_or(block.at, |item| item.node.at);
             let wanted = "the path of the socket, since transport is \"unix\"";
-            reader.note(
-                at,
-                join(&block.path, "unixDomainSocketPath"),
-                Fault::Missing(wanted),
-            );
+            reader.note(at, join(&block.path, "unixDomainSocketPath"), Fault::Missing(wanted));
             return None;
         };
         let path = path?;
         sockets.add(reader, &path, socket.node.at, &socket.path, has_program);
-        return Some(HandlerTransport::Unix {
-            path,
-            persistent: persistent.flatten().unwrap_or(false),
-        });
+        return Some(HandlerTransport::Unix { path, persistent: persistent.flatten().unwrap_or(false) });
     }
     if let Some(item) = socket {
-        reader.fault(
-            &item,
-            Fault::Clash("goes only with \"transport\": \"unix\""),
-        );
+        reader.fault(&item, Fault::Clash("goes only with \"transport\": \"unix\""));
     }
     if let Some(item) = connection {
-        reader.fault(
-            &item,
-            Fault::Clash("goes only with \"transport\": \"unix\""),
-        );
+        reader.fault(&item, Fault::Clash("goes only with \"transport\": \"unix\""));
     }
     if !has_program {
-        let wanted =
-            "the program to start, or `unixDomainSocketPath` of one that somebody else runs";
-        reader.note(
-            block.at,
-            join(&block.path, "handlerBinary"),
-            Fault::Missing(wanted),
-        );
+        let wanted = "the program to start, or `unixDomainSocketPath` of one that somebody else runs";
+        reader.note(block.at, join(&block.path, "handlerBinary"), Fault::Missing(wanted));
     }
-    Some(if transport == Transport::Stdio {
-        HandlerTransport::Stdio
-    } else {
-        HandlerTransport::Socket
-    })
+    Some(if transport == Transport::Stdio { HandlerTransport::Stdio } else { HandlerTransport::Socket })
 }
 
 /// The type as a part of a file's name: letters, digits, `.`, `_` and `-` stay, every other byte becomes `%` and its
@@ -341,14 +224,8 @@ mod tests {
 
     #[test]
     fn file_names_are_plain_and_differ() {
-        for (name, escaped) in [
-            ("chat", "chat"),
-            ("a.b_c-1", "a.b_c-1"),
-            ("a:b", "a%3Ab"),
-            ("%", "%25"),
-            ("%3A", "%253A"),
-            ("ä", "%C3%A4"),
-        ] {
+        for (name, escaped) in [("chat", "chat"), ("a.b_c-1", "a.b_c-1"), ("a:b", "a%3Ab"), ("%", "%25"), ("%3A", "%253A"), ("ä", "%C3%A4")]
+        {
             assert_eq!(file_name(name), escaped);
         }
     }

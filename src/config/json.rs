@@ -55,9 +55,7 @@ pub(super) fn read(path: &Path) -> Result<String, Fault> {
         return Err(Fault::TooLarge(FILE_BYTES_MAX));
     }
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Fault::Unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Fault::Unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Fault::TooLarge(FILE_BYTES_MAX));
     }
@@ -66,10 +64,7 @@ pub(super) fn read(path: &Path) -> Result<String, Fault> {
 
 /// The tree of `text`. Keys that stand twice are added to `mistakes` (the first counts); anything else ends it.
 pub(super) fn parse(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
-    let mut build = Build {
-        places: Places::new(text),
-        mistakes,
-    };
+    let mut build = Build { places: Places::new(text), mistakes };
     let found = look_over(text).and_then(|()| {
         let options = ParseOptions {
             allow_comments: true,
@@ -83,22 +78,14 @@ pub(super) fn parse(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
             allow_non_finite_numbers: false,
             allow_extended_string_escapes: false,
         };
-        let parsed = jsonc_parser::parse_to_ast(text, &Default::default(), &options)
-            .map_err(Syntax::from)?;
-        parsed.value.ok_or(Syntax {
-            start: 0,
-            what: "the file is empty; expected a block in braces".into(),
-        })
+        let parsed = jsonc_parser::parse_to_ast(text, &Default::default(), &options).map_err(Syntax::from)?;
+        parsed.value.ok_or(Syntax { start: 0, what: "the file is empty; expected a block in braces".into() })
     });
     match found {
         Ok(root) => Some(build.node(&root, "")),
         Err(Syntax { start, what }) => {
             let at = Some(build.places.of(start));
-            build.mistakes.push(Mistake {
-                at,
-                key: String::new(),
-                fault: Fault::Syntax(what),
-            });
+            build.mistakes.push(Mistake { at, key: String::new(), fault: Fault::Syntax(what) });
             None
         }
     }
@@ -112,16 +99,10 @@ pub(super) fn compact(node: &Node) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Number(digits) => digits.clone(),
         Value::Text(text) => quoted(text),
-        Value::List(list) => format!(
-            "[{}]",
-            list.iter().map(compact).collect::<Vec<_>>().join(",")
-        ),
+        Value::List(list) => format!("[{}]", list.iter().map(compact).collect::<Vec<_>>().join(",")),
         Value::Object(members) => {
             let member = |m: &Member| format!("{}:{}", quoted(&m.key), compact(&m.value));
-            format!(
-                "{{{}}}",
-                members.iter().map(member).collect::<Vec<_>>().join(",")
-            )
+            format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(","))
         }
     }
 }
@@ -129,16 +110,8 @@ pub(super) fn compact(node: &Node) -> String {
 /// A key below a path, as messages write it.
 pub(super) fn join(path: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_-".contains(c));
-    let key = if plain {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    };
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
-    }
+    let key = if plain { key.to_owned() } else { format!("{key:?}") };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 /// Why the text is not what we read, and at which byte.
@@ -151,8 +124,7 @@ struct Syntax {
 /// would let pass.
 fn look_over(text: &str) -> Result<(), Syntax> {
     if text.starts_with('\u{feff}') {
-        let what =
-            "the file begins with a byte order mark; save it as UTF-8 without one".to_owned();
+        let what = "the file begins with a byte order mark; save it as UTF-8 without one".to_owned();
         return Err(Syntax { start: 0, what });
     }
     let options = ScannerOptions {
@@ -185,20 +157,11 @@ fn look_over(text: &str) -> Result<(), Syntax> {
 }
 
 fn blank(text: &str, start: usize, end: usize) -> Result<(), Syntax> {
-    match text[start..end]
-        .char_indices()
-        .find(|(_, c)| !" \t\r\n".contains(*c))
-    {
+    match text[start..end].char_indices().find(|(_, c)| !" \t\r\n".contains(*c)) {
         None => Ok(()),
         Some((offset, c)) => {
-            let what = format!(
-                "the character U+{:04X} is no white space in JSON",
-                u32::from(c)
-            );
-            Err(Syntax {
-                start: start + offset,
-                what,
-            })
+            let what = format!("the character U+{:04X} is no white space in JSON", u32::from(c));
+            Err(Syntax { start: start + offset, what })
         }
     }
 }
@@ -206,19 +169,10 @@ fn blank(text: &str, start: usize, end: usize) -> Result<(), Syntax> {
 fn quoted(text: &str, start: usize, end: usize) -> Result<(), Syntax> {
     match text[start..end].char_indices().find(|(_, c)| *c < ' ') {
         None => Ok(()),
-        Some((_, '\n' | '\r')) => Err(Syntax {
-            start,
-            what: "the closing double quote is missing on this line".to_owned(),
-        }),
+        Some((_, '\n' | '\r')) => Err(Syntax { start, what: "the closing double quote is missing on this line".to_owned() }),
         Some((offset, c)) => {
-            let what = format!(
-                "a control character within quotes is written as \\u{:04x}",
-                u32::from(c)
-            );
-            Err(Syntax {
-                start: start + offset,
-                what,
-            })
+            let what = format!("a control character within quotes is written as \\u{:04x}", u32::from(c));
+            Err(Syntax { start: start + offset, what })
         }
     }
 }
@@ -232,15 +186,9 @@ impl From<ParseError> for Syntax {
             Kind::ExpectedStringObjectProperty => "expected a key in double quotes",
             Kind::UnexpectedTokenInObject => "expected a key in double quotes or a closing brace",
             Kind::SingleQuotedStringsNotAllowed => "expected double quotes, not single ones",
-            Kind::HexadecimalNumbersNotAllowed => {
-                "expected a decimal number, not a hexadecimal one"
-            }
-            Kind::MultipleRootJsonValues => {
-                "expected nothing after the closing brace of the whole file"
-            }
-            Kind::UnexpectedWord | Kind::UnexpectedToken => {
-                "this is no JSON; text needs double quotes around it"
-            }
+            Kind::HexadecimalNumbersNotAllowed => "expected a decimal number, not a hexadecimal one",
+            Kind::MultipleRootJsonValues => "expected nothing after the closing brace of the whole file",
+            Kind::UnexpectedWord | Kind::UnexpectedToken => "this is no JSON; text needs double quotes around it",
             Kind::UnexpectedCloseBrace => "this closing brace has no opening one",
             Kind::UnexpectedCloseBracket => "this closing bracket has no opening one",
             Kind::UnexpectedComma => "expected a value before this comma",
@@ -249,9 +197,7 @@ impl From<ParseError> for Syntax {
             Kind::UnterminatedArray => "this bracket is never closed",
             Kind::UnterminatedCommentBlock => "this comment is never closed",
             Kind::String(Text::UnterminatedStringLiteral) => "the closing double quote is missing",
-            Kind::String(_) => {
-                "not an escape that JSON has (a backslash within quotes is written \\\\)"
-            }
+            Kind::String(_) => "not an escape that JSON has (a backslash within quotes is written \\\\)",
             Kind::UnaryPlusNumbersNotAllowed
             | Kind::BareDecimalPointNumbersNotAllowed
             | Kind::NonFiniteNumbersNotAllowed
@@ -260,10 +206,7 @@ impl From<ParseError> for Syntax {
             | Kind::ExpectedPlusMinusOrDigitInNumberLiteral => "not a number as JSON writes it",
             _ => "this is no JSON",
         };
-        Syntax {
-            start: error.range().start,
-            what: what.to_owned(),
-        }
+        Syntax { start: error.range().start, what: what.to_owned() }
     }
 }
 
@@ -277,20 +220,13 @@ struct Places<'t> {
 
 impl<'t> Places<'t> {
     fn new(text: &'t str) -> Self {
-        Places {
-            text,
-            offset: 0,
-            at: Position { line: 1, column: 1 },
-        }
+        Places { text, offset: 0, at: Position { line: 1, column: 1 } }
     }
 
     fn of(&mut self, offset: usize) -> Position {
         for c in self.text[self.offset..offset].chars() {
             if c == '\n' {
-                self.at = Position {
-                    line: self.at.line + 1,
-                    column: 1,
-                };
+                self.at = Position { line: self.at.line + 1, column: 1 };
             } else {
                 self.at.column += 1;
             }
@@ -333,18 +269,10 @@ impl Build<'_, '_> {
             let value = self.node(&property.value, &path);
             if let Some(line) = first.get(key) {
                 let fault = Fault::Duplicate { first: *line };
-                self.mistakes.push(Mistake {
-                    at: Some(at),
-                    key: path,
-                    fault,
-                });
+                self.mistakes.push(Mistake { at: Some(at), key: path, fault });
             } else {
                 first.insert(key, at.line);
-                members.push(Member {
-                    at,
-                    key: key.to_owned(),
-                    value,
-                });
+                members.push(Member { at, key: key.to_owned(), value });
             }
         }
         members

@@ -9,11 +9,7 @@ use std::time::Duration;
 /// One day.
 pub(super) const SECONDS_MAX: u64 = 86_400;
 const FRAME_BYTES_MAX: u64 = 1 << 30;
-const TOTAL_BYTES_MAX: u64 = if (isize::MAX as u64) < 1 << 40 {
-    isize::MAX as u64
-} else {
-    1 << 40
-};
+const TOTAL_BYTES_MAX: u64 = if (isize::MAX as u64) < 1 << 40 { isize::MAX as u64 } else { 1 << 40 };
 const CONNECTIONS_MAX: u64 = 1_000_000;
 
 /// One key: its largest value, and its field. Each `most` fits a `usize`.
@@ -82,11 +78,8 @@ pub(super) const KEYS: [&str; TABLE.len()] = {
 };
 
 /// A limit that must not be less than another; with frames smaller or totals larger it could never be kept.
-const ORDER: [(&str, &str); 3] = [
-    ("frameBytes", "frameBytesBeforeLogin"),
-    ("outgoingBytesTotal", "frameBytesHandler"),
-    ("incomingBytesTotal", "frameBytes"),
-];
+const ORDER: [(&str, &str); 3] =
+    [("frameBytes", "frameBytesBeforeLogin"), ("outgoingBytesTotal", "frameBytesHandler"), ("incomingBytesTotal", "frameBytes")];
 
 impl Limit {
     /// Its value in `limits`, in its unit.
@@ -119,35 +112,16 @@ pub(super) fn read(reader: &mut Reader, block: Option<Item<'_>>) -> Limits {
 
 /// Notes each pair that is in the wrong order, at whichever of the two the file gives: the defaults are in order.
 fn in_order(reader: &mut Reader, members: &[Member], limits: &Limits) {
-    let value = |key| {
-        TABLE
-            .iter()
-            .find(|limit| limit.key == key)
-            .map_or(0, |limit| limit.value(limits))
-    };
+    let value = |key| TABLE.iter().find(|limit| limit.key == key).map_or(0, |limit| limit.value(limits));
     for (large, small) in ORDER {
         if value(small) <= value(large) {
             continue;
         }
         let given = |key: &str| members.iter().find(|member| member.key == key);
         let (member, fault) = match given(small) {
-            Some(member) => (
-                member,
-                Fault::Order {
-                    small: false,
-                    other: large,
-                    value: value(large),
-                },
-            ),
+            Some(member) => (member, Fault::Order { small: false, other: large, value: value(large) }),
             None => match given(large) {
-                Some(member) => (
-                    member,
-                    Fault::Order {
-                        small: true,
-                        other: small,
-                        value: value(small),
-                    },
-                ),
+                Some(member) => (member, Fault::Order { small: true, other: small, value: value(small) }),
                 None => continue,
             },
         };

@@ -141,70 +141,38 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Unreadable(reason) => {
-                write!(
-                    f,
-                    "cannot be read: {reason} (`bester init DIR` writes a configuration)"
-                )
+                write!(f, "cannot be read: {reason} (`bester init DIR` writes a configuration)")
             }
-            Fault::TooLarge(most) => write!(
-                f,
-                "has more than {most} bytes, which no configuration needs"
-            ),
+            Fault::TooLarge(most) => write!(f, "has more than {most} bytes, which no configuration needs"),
             Fault::NotText => f.write_str("is not UTF-8 text"),
             Fault::Syntax(what) => f.write_str(what),
             Fault::Duplicate { first } => write!(f, "this key is already given on line {first}"),
             Fault::UnknownKey { key, near: None } => write!(f, "unknown key `{key}`"),
-            Fault::UnknownKey {
-                key,
-                near: Some(near),
-            } => {
+            Fault::UnknownKey { key, near: Some(near) } => {
                 write!(f, "unknown key `{key}`; did you mean `{near}`?")
             }
             Fault::Missing(wanted) => write!(f, "is missing; expected {wanted}"),
             Fault::Expected { wanted, found } => write!(f, "expected {wanted}, found {found}"),
             Fault::Zero { most } => {
-                write!(
-                    f,
-                    "0 does not mean no limit here; expected a whole number from 1 to {most}"
-                )
+                write!(f, "0 does not mean no limit here; expected a whole number from 1 to {most}")
             }
             Fault::Name(bad) => bad.fmt(f),
             Fault::SocketPathTooLong { path, most } => {
                 let length = path.as_os_str().len();
-                write!(
-                    f,
-                    "{} has {length} bytes; a UNIX socket's path has at most {most}",
-                    path.display()
-                )
+                write!(f, "{} has {length} bytes; a UNIX socket's path has at most {most}", path.display())
             }
             Fault::Clash(what) => f.write_str(what),
-            Fault::Order {
-                small,
-                other,
-                value,
-            } => {
-                let (rule, than) = if *small {
-                    ("least", "less")
-                } else {
-                    ("most", "more")
-                };
-                write!(
-                    f,
-                    "expected at {rule} {value}: it must not be {than} than `{other}`"
-                )
+            Fault::Order { small, other, value } => {
+                let (rule, than) = if *small { ("least", "less") } else { ("most", "more") };
+                write!(f, "expected at {rule} {value}: it must not be {than} than `{other}`")
             }
             Fault::Twice => f.write_str("is named twice"),
             Fault::NoBlock { within, near } => {
                 write!(f, "has no block in `{within}`")?;
-                near.as_ref()
-                    .map_or(Ok(()), |near| write!(f, "; did you mean `{near}`?"))
+                near.as_ref().map_or(Ok(()), |near| write!(f, "; did you mean `{near}`?"))
             }
             Fault::SharedSocket { path, other } => {
-                write!(
-                    f,
-                    "the socket {} is also that of {other}; expected a path of its own",
-                    path.display()
-                )
+                write!(f, "the socket {} is also that of {other}; expected a path of its own", path.display())
             }
             Fault::Redis => f.write_str(
                 "this server keeps its accounts in SQLite, not in Redis; \
@@ -215,10 +183,7 @@ impl fmt::Display for Fault {
 }
 
 /// The candidate that `wrong` was perhaps meant to be: the fewest letters changed, and few enough.
-pub(super) fn nearest<'a>(
-    wrong: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     let length = wrong.chars().count();
     if length > 64 {

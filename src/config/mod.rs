@@ -156,6 +156,11 @@ pub struct Accounts {
     pub password_minimum: usize,
 }
 
+impl Accounts {
+    /// The least bytes of a new password, unless the configuration says otherwise.
+    pub const PASSWORD_MINIMUM: usize = 8;
+}
+
 /// Who may make an account through the protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Registration {

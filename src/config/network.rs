@@ -19,29 +19,17 @@ impl Reader {
         let Some(block) = self.block(item, keys("network")) else {
             return Network::default();
         };
-        let types = block
-            .item("types")
-            .map(|item| self.listener_types(&block, &item));
+        let types = block.item("types").map(|item| self.listener_types(&block, &item));
         let used = |name| types.as_ref().is_none_or(|types| types.contains(&name));
         if types.is_none() && !["tcp4", "tcp6", "unix"].iter().any(|name| block.has(name)) {
             let wanted = "at least one of the blocks tcp4, tcp6 and unix";
             self.note(block.at, block.path.clone(), Fault::Missing(wanted));
         }
         // A block that is not used is checked all the same.
-        let tcp4 = block
-            .item("tcp4")
-            .and_then(|item| self.tcp(item, "network.tcp4"));
-        let tcp6 = block
-            .item("tcp6")
-            .and_then(|item| self.tcp(item, "network.tcp6"));
-        let unix = block
-            .item("unix")
-            .and_then(|item| self.unix(item, sockets, used("unix")));
-        Network {
-            tcp4: tcp4.filter(|_| used("tcp4")),
-            tcp6: tcp6.filter(|_| used("tcp6")),
-            unix: unix.filter(|_| used("unix")),
-        }
+        let tcp4 = block.item("tcp4").and_then(|item| self.tcp(item, "network.tcp4"));
+        let tcp6 = block.item("tcp6").and_then(|item| self.tcp(item, "network.tcp6"));
+        let unix = block.item("unix").and_then(|item| self.unix(item, sockets, used("unix")));
+        Network { tcp4: tcp4.filter(|_| used("tcp4")), tcp6: tcp6.filter(|_| used("tcp6")), unix: unix.filter(|_| used("unix")) }
     }
 
     fn listener_types(&mut self, network: &Block<'_>, item: &Item<'_>) -> Vec<&'static str> {
@@ -50,10 +38,7 @@ impl Reader {
             return types;
         };
         if list.is_empty() {
-            self.fault(
-                item,
-                Fault::Missing("at least one of \"tcp4\", \"tcp6\" and \"unix\""),
-            );
+            self.fault(item, Fault::Missing("at least one of \"tcp4\", \"tcp6\" and \"unix\""));
         }
         for item in &list {
             let choices = [("tcp4", "tcp4"), ("tcp6", "tcp6"), ("unix", "unix")];
@@ -63,13 +48,7 @@ impl Reader {
             if types.contains(&name) {
                 self.fault(item, Fault::Twice);
             } else if !network.has(name) {
-                self.fault(
-                    item,
-                    Fault::NoBlock {
-                        within: "network",
-                        near: None,
-                    },
-                );
+                self.fault(item, Fault::NoBlock { within: "network", near: None });
             }
             types.push(name);
         }
@@ -85,11 +64,7 @@ impl Reader {
             None => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
         let Some(port) = block.item("port") else {
-            self.note(
-                block.at,
-                join(&block.path, "port"),
-                Fault::Missing("a port from 0 to 65535"),
-            );
+            self.note(block.at, join(&block.path, "port"), Fault::Missing("a port from 0 to 65535"));
             return None;
         };
         let port = self.port(&port)?;
@@ -99,15 +74,9 @@ impl Reader {
     fn address(&mut self, item: &Item<'_>, six: bool) -> Option<IpAddr> {
         let text = self.text(item)?;
         let (address, wanted) = if six {
-            (
-                text.parse().map(IpAddr::V6),
-                "an IPv6 address such as \"::1\" or \"::\"",
-            )
+            (text.parse().map(IpAddr::V6), "an IPv6 address such as \"::1\" or \"::\"")
         } else {
-            (
-                text.parse().map(IpAddr::V4),
-                "an IPv4 address such as \"127.0.0.1\" or \"0.0.0.0\"",
-            )
+            (text.parse().map(IpAddr::V4), "an IPv4 address such as \"127.0.0.1\" or \"0.0.0.0\"")
         };
         address.ok().or_else(|| self.refuse(item, wanted))
     }
@@ -119,26 +88,16 @@ impl Reader {
             _ => "",
         };
         // `parse` would let a plus sign pass.
-        let port = digits
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| digits.parse().ok())
-            .flatten();
+        let port = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
         port.or_else(|| self.refuse(item, "a port from 0 to 65535"))
     }
 
     fn unix(&mut self, item: Item<'_>, sockets: &mut Sockets, used: bool) -> Option<UnixListen> {
         let block = self.block(item, keys("network.unix"))?;
-        let mode = block
-            .item("mode")
-            .map_or(Some(0o600), |item| self.mode(&item));
+        let mode = block.item("mode").map_or(Some(0o600), |item| self.mode(&item));
         let Some(address) = block.item("address") else {
             let wanted = "the path of the socket";
-            self.note(
-                block.at,
-                join(&block.path, "address"),
-                Fault::Missing(wanted),
-            );
+            self.note(block.at, join(&block.path, "address"), Fault::Missing(wanted));
             return None;
         };
         let path = self.socket(&address)?;
@@ -150,15 +109,9 @@ impl Reader {
 
     fn mode(&mut self, item: &Item<'_>) -> Option<u32> {
         let text = self.text(item)?;
-        let octal =
-            (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-        let mode = if octal {
-            u32::from_str_radix(text, 8).ok()
-        } else {
-            None
-        };
-        mode.filter(|mode| *mode <= 0o777)
-            .or_else(|| self.refuse(item, "permission bits in octal digits such as \"0660\""))
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let mode = if octal { u32::from_str_radix(text, 8).ok() } else { None };
+        mode.filter(|mode| *mode <= 0o777).or_else(|| self.refuse(item, "permission bits in octal digits such as \"0660\""))
     }
 }
 
@@ -175,22 +128,10 @@ impl Sockets {
     }
 
     /// Notes a path; two may share it when neither is `sole`, such as two handlers that one foreign program serves.
-    pub(super) fn add(
-        &mut self,
-        reader: &mut Reader,
-        path: &Path,
-        at: Position,
-        key: &str,
-        sole: bool,
-    ) {
-        let same = |(other, _, other_sole): &&(PathBuf, String, bool)| {
-            other == path && (sole || *other_sole)
-        };
+    pub(super) fn add(&mut self, reader: &mut Reader, path: &Path, at: Position, key: &str, sole: bool) {
+        let same = |(other, _, other_sole): &&(PathBuf, String, bool)| other == path && (sole || *other_sole);
         if let Some((_, other, _)) = self.taken.iter().find(same) {
-            let fault = Fault::SharedSocket {
-                path: path.to_owned(),
-                other: other.clone(),
-            };
+            let fault = Fault::SharedSocket { path: path.to_owned(), other: other.clone() };
             reader.note(at, key.to_owned(), fault);
         }
         self.taken.push((path.to_owned(), key.to_owned(), sole));

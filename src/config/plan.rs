@@ -16,45 +16,21 @@ pub fn plan(config: &Config) -> String {
 fn write_plan(config: &Config, out: &mut String) -> fmt::Result {
     writeln!(out, "configuration    {}", config.file.display())?;
     writeln!(out, "server name      {}", config.server.name)?;
-    writeln!(
-        out,
-        "state directory  {}",
-        config.server.state_directory.display()
-    )?;
-    writeln!(
-        out,
-        "database         {} (SQLite)",
-        config.database.display()
-    )?;
+    writeln!(out, "state directory  {}", config.server.state_directory.display())?;
+    writeln!(out, "database         {} (SQLite)", config.database.display())?;
     let minimum = config.accounts.password_minimum;
     match &config.accounts.registration {
         Registration::Closed => write!(out, "new accounts     made with `bester user add` only")?,
         Registration::Open => write!(out, "new accounts     for anybody who asks")?,
         Registration::Token(path) => {
-            write!(
-                out,
-                "new accounts     for whoever knows the token in {}",
-                path.display()
-            )?;
+            write!(out, "new accounts     for whoever knows the token in {}", path.display())?;
         }
     }
     writeln!(out, "; a new password has at least {minimum} bytes")?;
-    let levels: Vec<_> = config
-        .log
-        .iter()
-        .map(|(room, level)| format!("{room} {level}").to_lowercase())
-        .collect();
+    let levels: Vec<_> = config.log.iter().map(|(room, level)| format!("{room} {level}").to_lowercase()).collect();
     writeln!(out, "log              {}", levels.join(", "))?;
     listeners(config, out)?;
-    writeln!(
-        out,
-        "\nhandlers{}",
-        if config.handlers.is_empty() {
-            ": none"
-        } else {
-            ""
-        }
-    )?;
+    writeln!(out, "\nhandlers{}", if config.handlers.is_empty() { ": none" } else { "" })?;
     for (name, handler) in &config.handlers {
         writeln!(out, "  {name}")?;
         one_handler(handler, out)?;
@@ -80,12 +56,7 @@ fn listeners(config: &Config, out: &mut String) -> fmt::Result {
         writeln!(out, "  {name}  {}", reach(address))?;
     }
     if let Some(unix) = &config.network.unix {
-        writeln!(
-            out,
-            "  unix  {}, mode {:04o}",
-            unix.path.display(),
-            unix.mode
-        )?;
+        writeln!(out, "  unix  {}, mode {:04o}", unix.path.display(), unix.mode)?;
     }
     Ok(())
 }
@@ -98,11 +69,7 @@ fn reach(address: SocketAddr) -> String {
     } else {
         ""
     };
-    let port = if address.port() == 0 {
-        "; the system chooses the port"
-    } else {
-        ""
-    };
+    let port = if address.port() == 0 { "; the system chooses the port" } else { "" };
     format!("{address}{who}{port}")
 }
 
@@ -130,40 +97,22 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
         HandlerTransport::Stdio => write!(out, "    talks     over its standard input and output")?,
         HandlerTransport::Socket => write!(out, "    talks     over a socket on descriptor 3")?,
         HandlerTransport::Unix { path, persistent } => {
-            let connections = if *persistent {
-                "one connection"
-            } else {
-                "one connection a message"
-            };
+            let connections = if *persistent { "one connection" } else { "one connection a message" };
             write!(out, "    talks     at {}, {connections}", path.display())?;
         }
     }
-    writeln!(
-        out,
-        "; {framing}{}",
-        if handler.envelope { "; envelopes" } else { "" }
-    )?;
+    writeln!(out, "; {framing}{}", if handler.envelope { "; envelopes" } else { "" })?;
     writeln!(out, "    informer  {}", handler.informer_socket.display())?;
     let (timeout, stop) = (handler.timeout.as_secs(), handler.stop.as_secs());
     let (flight, queue) = (handler.in_flight, handler.queue);
-    writeln!(
-        out,
-        "    limits    {flight} under way, {queue} waiting, {timeout} s to answer, {stop} s to stop"
-    )
+    writeln!(out, "    limits    {flight} under way, {queue} waiting, {timeout} s to answer, {stop} s to stop")
 }
 
 /// A limit's value with its unit; round sizes also in the unit that people say.
 fn amount(limit: &Limit, value: u64) -> String {
-    let plain = if limit.unit.is_empty() {
-        value.to_string()
-    } else {
-        format!("{value} {}", limit.unit)
-    };
+    let plain = if limit.unit.is_empty() { value.to_string() } else { format!("{value} {}", limit.unit) };
     let large = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match large
-        .iter()
-        .find(|(_, size)| limit.unit.starts_with("bytes") && value.is_multiple_of(*size))
-    {
+    match large.iter().find(|(_, size)| limit.unit.starts_with("bytes") && value.is_multiple_of(*size)) {
         Some((unit, size)) => format!("{plain} ({} {unit})", value / size),
         None => plain,
     }
@@ -217,9 +166,7 @@ fn too_large(config: &Config, maps: Option<u64>, descriptors: Option<u64>) -> Ve
     let connections = config.limits.connections as u64;
     // A handler has a thread or two and its pipes, unless each message gets a connection and with it a thread.
     let handler = |handler: &Handler| match handler.transport {
-        HandlerTransport::Unix {
-            persistent: false, ..
-        } => 4 + handler.in_flight as u64,
+        HandlerTransport::Unix { persistent: false, .. } => 4 + handler.in_flight as u64,
         _ => 4,
     };
     let handlers: u64 = config.handlers.values().map(handler).sum();
@@ -227,16 +174,10 @@ fn too_large(config: &Config, maps: Option<u64>, descriptors: Option<u64>) -> Ve
     let descriptors_needed = connections + 2 * handlers + 64; // listeners, database, control socket, standard three
     let mut warnings = Vec::new();
     if let Some(limit) = maps.filter(|limit| maps_needed > *limit) {
-        warnings.push(Warning::Maps {
-            needed: maps_needed,
-            limit,
-        });
+        warnings.push(Warning::Maps { needed: maps_needed, limit });
     }
     if let Some(limit) = descriptors.filter(|limit| descriptors_needed > *limit) {
-        warnings.push(Warning::Descriptors {
-            needed: descriptors_needed,
-            limit,
-        });
+        warnings.push(Warning::Descriptors { needed: descriptors_needed, limit });
     }
     warnings
 }
@@ -254,14 +195,8 @@ mod tests {
     fn connections_beyond_the_machine_are_warned_of() {
         let small = config(r#"{"network": {"tcp4": {"port": 0}}, "limits": {"connections": 100}}"#);
         assert_eq!(too_large(&small, Some(912), Some(164)), []);
-        let maps = Warning::Maps {
-            needed: 912,
-            limit: 911,
-        };
-        let descriptors = Warning::Descriptors {
-            needed: 164,
-            limit: 163,
-        };
+        let maps = Warning::Maps { needed: 912, limit: 911 };
+        let descriptors = Warning::Descriptors { needed: 164, limit: 163 };
         assert_eq!(too_large(&small, Some(911), Some(163)), [maps, descriptors]);
         assert_eq!(too_large(&small, None, None), []);
         let many = config(
@@ -269,13 +204,7 @@ mod tests {
                 "handlers": {"typeMap": {"a": {"unixDomainSocketPath": "a", "inFlight": 100}}}}"#,
         );
         let needed = 4 * (1_000_000 + 104) + 512;
-        assert_eq!(
-            too_large(&many, Some(65_530), None),
-            [Warning::Maps {
-                needed,
-                limit: 65_530
-            }]
-        );
+        assert_eq!(too_large(&many, Some(65_530), None), [Warning::Maps { needed, limit: 65_530 }]);
     }
 
     #[test]
@@ -311,11 +240,7 @@ mod tests {
         }
         assert!(!plan.contains("secret"), "{plan}");
         for limit in &TABLE {
-            assert!(
-                plan.contains(&format!("\n  {} ", limit.key)),
-                "{}",
-                limit.key
-            );
+            assert!(plan.contains(&format!("\n  {} ", limit.key)), "{}", limit.key);
         }
     }
 }

@@ -76,11 +76,7 @@ pub fn exit_code(problems: &[Problem]) -> Option<u8> {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} {}; {}",
-            self.key, self.subject, self.flaw, self.remedy
-        )
+        write!(f, "{}: {} {}; {}", self.key, self.subject, self.flaw, self.remedy)
     }
 }
 
@@ -95,10 +91,7 @@ impl fmt::Display for Flaw {
                 write!(f, "is a script for {name}, which is not installed")
             }
             Flaw::Unreachable(reason) => write!(f, "cannot be looked at: {reason}"),
-            Flaw::Owner { owner, ours } => write!(
-                f,
-                "belongs to user {owner}, and the server runs as user {ours}"
-            ),
+            Flaw::Owner { owner, ours } => write!(f, "belongs to user {owner}, and the server runs as user {ours}"),
             Flaw::OpenToOthers(mode) => write!(f, "is open to other users (mode {mode:04o})"),
             Flaw::NotWritable => f.write_str("may not be written"),
             Flaw::NotReadable => f.write_str("may not be read"),

@@ -16,12 +16,7 @@ use std::path::{Path, PathBuf};
 /// Every key, by its block. What is not here is an unknown key; the reading, the nearest names and the test that the
 /// example explains every key come from here. `*` stands for a type.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "server", "network", "handlers", "database", "accounts", "limits", "admin", "log",
-        ],
-    ),
+    ("", &["server", "network", "handlers", "database", "accounts", "limits", "admin", "log"]),
     ("server", &["name", "stateDirectory"]),
     ("network", &["tcp4", "tcp6", "unix", "types"]),
     ("network.tcp4", &["address", "port"]),
@@ -51,26 +46,12 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("accounts", &["registration", "token", "passwordMinimum"]),
     ("limits", &limits::KEYS),
     ("admin", &["info"]),
-    (
-        "log",
-        &[
-            "all",
-            "admin",
-            "connection",
-            "dispatcher",
-            "handler",
-            "listener",
-            "server",
-            "store",
-        ],
-    ),
+    ("log", &["all", "admin", "connection", "dispatcher", "handler", "listener", "server", "store"]),
 ];
 
 /// The keys of one block.
 pub(super) fn keys(block: &str) -> &'static [&'static str] {
-    KEYS.iter()
-        .find(|(name, _)| *name == block)
-        .map_or(&[], |(_, keys)| keys)
+    KEYS.iter().find(|(name, _)| *name == block).map_or(&[], |(_, keys)| keys)
 }
 
 /// The most bytes that may be demanded of a password.
@@ -83,15 +64,8 @@ impl Config {
         match json::read(path) {
             Ok(text) => Config::from_text(&text, path),
             Err(fault) => {
-                let mistake = Mistake {
-                    at: None,
-                    key: String::new(),
-                    fault,
-                };
-                Err(Mistakes {
-                    file: path.to_owned(),
-                    list: vec![mistake],
-                })
+                let mistake = Mistake { at: None, key: String::new(), fault };
+                Err(Mistakes { file: path.to_owned(), list: vec![mistake] })
             }
         }
     }
@@ -100,22 +74,15 @@ impl Config {
     pub fn from_text(text: &str, path: &Path) -> Result<Config, Mistakes> {
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = file.parent().unwrap_or(&file).to_owned();
-        let mut reader = Reader {
-            base,
-            mistakes: Vec::new(),
-        };
-        let config =
-            json::parse(text, &mut reader.mistakes).and_then(|root| reader.config(file, &root));
+        let mut reader = Reader { base, mistakes: Vec::new() };
+        let config = json::parse(text, &mut reader.mistakes).and_then(|root| reader.config(file, &root));
         let mut list = reader.mistakes;
         match config {
             Some(config) if list.is_empty() => Ok(config),
             _ => {
                 // A stable sort: two mistakes at one place stay in the order in which they were found.
                 list.sort_by_key(|mistake| mistake.at);
-                Err(Mistakes {
-                    file: path.to_owned(),
-                    list,
-                })
+                Err(Mistakes { file: path.to_owned(), list })
             }
         }
     }
@@ -123,22 +90,11 @@ impl Config {
 
 impl Reader {
     fn config(&mut self, file: PathBuf, root: &Node) -> Option<Config> {
-        let root = self.block(
-            Item {
-                path: String::new(),
-                node: root,
-            },
-            keys(""),
-        )?;
+        let root = self.block(Item { path: String::new(), node: root }, keys(""))?;
         let server = self.server(root.item("server"));
         let mut sockets = Sockets::default();
         let network = self.network(&root, &mut sockets);
-        let handlers = handlers::read(
-            self,
-            root.item("handlers"),
-            &server.state_directory,
-            &mut sockets,
-        );
+        let handlers = handlers::read(self, root.item("handlers"), &server.state_directory, &mut sockets);
         Some(Config {
             database: self.database(root.item("database"), &server.state_directory),
             accounts: self.accounts(root.item("accounts")),
@@ -157,12 +113,8 @@ impl Reader {
         let given = |key| block.as_ref().and_then(|block| block.item(key));
         let (name, state) = (given("name"), given("stateDirectory"));
         Server {
-            name: name
-                .and_then(|item| self.server_name(&item))
-                .unwrap_or_else(host_name),
-            state_directory: state
-                .and_then(|item| self.path(&item))
-                .unwrap_or_else(|| self.base.join("bester-state")),
+            name: name.and_then(|item| self.server_name(&item)).unwrap_or_else(host_name),
+            state_directory: state.and_then(|item| self.path(&item)).unwrap_or_else(|| self.base.join("bester-state")),
         }
     }
 
@@ -182,14 +134,9 @@ impl Reader {
         let Some(members) = self.open(&item) else {
             return default;
         };
-        let whole = Block {
-            at: item.node.at,
-            path: item.path.clone(),
-            members,
-        };
+        let whole = Block { at: item.node.at, path: item.path.clone(), members };
         let typed = whole.item("type");
-        let is_redis =
-            |item: &Item<'_>| matches!(&item.node.value, json::Value::Text(t) if t == "redis");
+        let is_redis = |item: &Item<'_>| matches!(&item.node.value, json::Value::Text(t) if t == "redis");
         if typed.as_ref().is_some_and(is_redis) || (typed.is_none() && whole.has("redis")) {
             let at = typed.as_ref().map_or(item.node.at, |item| item.node.at);
             self.note(at, typed.map_or(item.path, |item| item.path), Fault::Redis);
@@ -201,43 +148,27 @@ impl Reader {
         if let Some(item) = typed {
             self.choice(&item, &[("sqlite", ())]);
         }
-        block
-            .item("path")
-            .and_then(|item| self.path(&item))
-            .unwrap_or(default)
+        block.item("path").and_then(|item| self.path(&item)).unwrap_or(default)
     }
 
     fn accounts(&mut self, item: Option<Item<'_>>) -> Accounts {
-        let default = Accounts {
-            registration: Registration::Closed,
-            password_minimum: 8,
-        };
+        let default = Accounts { registration: Registration::Closed, password_minimum: 8 };
         let Some(block) = item.and_then(|item| self.block(item, keys("accounts"))) else {
             return default;
         };
-        let minimum = block
-            .item("passwordMinimum")
-            .and_then(|item| self.count(&item, PASSWORD_MINIMUM_MAX));
-        let token = block
-            .item("token")
-            .map(|item| (item.clone(), self.path(&item)));
+        let minimum = block.item("passwordMinimum").and_then(|item| self.count(&item, PASSWORD_MINIMUM_MAX));
+        let token = block.item("token").map(|item| (item.clone(), self.path(&item)));
         let choices = [("closed", "closed"), ("open", "open"), ("token", "token")];
-        let chosen = block
-            .item("registration")
-            .map(|item| (item.node.at, self.choice(&item, &choices)));
+        let chosen = block.item("registration").map(|item| (item.node.at, self.choice(&item, &choices)));
         let registration = match (chosen, token) {
             (Some((_, Some("token"))), Some((_, path))) => path.map(Registration::Token),
             (Some((at, Some("token"))), None) => {
-                let wanted =
-                    "the path of a file that holds the token, since registration is \"token\"";
+                let wanted = "the path of a file that holds the token, since registration is \"token\"";
                 self.note(at, join(&block.path, "token"), Fault::Missing(wanted));
                 None
             }
             (Some((_, Some(_))) | None, Some((item, _))) => {
-                self.fault(
-                    &item,
-                    Fault::Clash("goes only with \"registration\": \"token\""),
-                );
+                self.fault(&item, Fault::Clash("goes only with \"registration\": \"token\""));
                 None
             }
             (Some((_, Some("open"))), None) => Some(Registration::Open),
@@ -286,10 +217,6 @@ impl Reader {
 /// The host's name, if a server may have it.
 fn host_name() -> ServerName {
     let host = rustix::system::uname();
-    let name = host
-        .nodename()
-        .to_str()
-        .ok()
-        .and_then(|name| ServerName::new(name).ok());
+    let name = host.nodename().to_str().ok().and_then(|name| ServerName::new(name).ok());
     name.unwrap_or_else(|| ServerName::new("localhost").expect("letters are a server name")) // whatever the rule is
 }

@@ -59,8 +59,8 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
     let bounds = Bounds { bytes: limits.outgoing_bytes, frames: limits.outgoing_frames };
     let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Arc::clone(&shared.outgoing)));
     let port = Port { outlet: Arc::clone(&outlet), gate: Arc::clone(&gate), socket: Arc::clone(&socket) };
-    let told = shared.inbound.send(Inbound::Attach(conn, port)).is_ok()
-        && shared.inbound.send(Inbound::One(Event::Connected(conn))).is_ok();
+    let told =
+        shared.inbound.send(Inbound::Attach(conn, port)).is_ok() && shared.inbound.send(Inbound::One(Event::Connected(conn))).is_ok();
     if !told {
         return; // the server is at its end
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// The stack of an informer connection's thread.
 pub const STACK_BYTES: usize = 128 << 10;
 /// A question is short.
-const FRAME_BYTES_MAX: usize = 64 << 10;
+const FRAME_BYTES_MAX: usize = 128 << 10;
 const READ_BYTES: usize = 4 << 10;
 /// Nesting of a question's argument.
 const DEPTH_MAX: usize = 16;

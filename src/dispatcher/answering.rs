@@ -1,8 +1,8 @@
 //! From a handler's answer to those whom it names. All of it is checked before any of it is done.
 
+use super::Dispatcher;
 use super::event::Effect;
 use super::requests::{Failure, MessageKey, Request};
-use super::Dispatcher;
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
 use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};

@@ -1,8 +1,8 @@
 //! From a message to its handler: what can be handed over at once is, the rest waits, and nothing waits for ever.
 
+use super::Dispatcher;
 use super::event::{Effect, Message};
 use super::requests::{self, Failure, Request};
-use super::Dispatcher;
 use crate::frame::Packet;
 use crate::name::{ConnId, Generation, RequestId, RouteId};
 use crate::protocol::reason::Reason;

@@ -1,8 +1,8 @@
 //! Built-in commands that only ask. Those that change something come as events of their own, for their slow half
 //! (hashing, the database) is done by the connection.
 
-use super::event::{About, Effect, Inquiry};
 use super::Dispatcher;
+use super::event::{About, Effect, Inquiry};
 use crate::name::ConnId;
 use crate::protocol::reason::Reason;
 use crate::protocol::report;

@@ -76,6 +76,8 @@ pub enum Event {
     Overflowed(ConnId),
     /// What is known of these accounts now.
     AccountsChanged(Vec<(Username, Standing)>),
+    /// These are all accounts that there are now.
+    AccountsReloaded(Vec<(Username, Standing)>),
     /// A handler can be asked.
     HandlerUp(RouteId, Generation),
     /// A handler can no longer be asked, and what it was asked will not be answered.

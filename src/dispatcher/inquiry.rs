@@ -1,7 +1,7 @@
 //! What handlers may ask out of band, through their informer.
 
-use super::event::{CloseReason, Effect};
 use super::Dispatcher;
+use super::event::{CloseReason, Effect};
 use crate::name::ConnId;
 use crate::protocol::informer::{self, Question};
 use crate::protocol::text::Text;

@@ -97,6 +97,7 @@ impl Dispatcher {
             Event::Disconnected(conn) => self.disconnected(conn, effects),
             Event::Overflowed(conn) => self.close(conn, CloseReason::TooSlow, effects),
             Event::AccountsChanged(standings) => self.accounts_changed(standings, effects),
+            Event::AccountsReloaded(standings) => self.accounts_reloaded(standings, effects),
             Event::HandlerUp(route, generation) => self.handler_up(now, route, generation, effects),
             Event::HandlerDown { route, generation, reason } => self.handler_down(route, generation, reason, effects),
             Event::Answered { route, generation, request, answer } => self.answered(now, route, generation, request, answer, effects),

@@ -1,8 +1,8 @@
 //! Who is connected: logins, logouts, and the ways in which a connection ends.
 
+use super::Dispatcher;
 use super::event::{About, CloseReason, Effect};
 use super::users::LoginError;
-use super::Dispatcher;
 use crate::name::{ConnId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report;
@@ -182,6 +182,12 @@ impl Dispatcher {
                 self.close(conn, CloseReason::Revoked, effects);
             }
         }
+    }
+
+    pub(super) fn accounts_reloaded(&mut self, standings: Vec<(Username, Standing)>, effects: &mut Vec<Effect>) {
+        let removed = self.users.missing_in(&standings);
+        self.accounts_changed(standings, effects);
+        self.accounts_changed(removed.into_iter().map(|name| (name, Standing::Removed)).collect(), effects);
     }
 
     pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) {

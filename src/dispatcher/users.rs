@@ -2,7 +2,7 @@
 
 use crate::name::{ConnId, Username};
 use crate::store::Standing;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The table of users.
 #[derive(Debug, Default)]
@@ -68,6 +68,12 @@ impl Users {
         let sessions = std::mem::take(&mut account.sessions);
         self.online.remove(&name);
         conns(sessions)
+    }
+
+    /// The names of accounts that are not among these.
+    pub(super) fn missing_in(&self, standings: &[(Username, Standing)]) -> Vec<Username> {
+        let there: HashSet<&Username> = standings.iter().map(|(name, _)| name).collect();
+        self.accounts.keys().filter(|name| !there.contains(name)).cloned().collect()
     }
 
     /// Whether a proof at this revision is newer than all that is known of the account.

@@ -236,11 +236,8 @@ impl Keeper {
         let Some(running) = &mut self.running else { return };
         let Some(until) = running.reachable_until else { return };
         let HandlerTransport::Unix { path, persistent } = &self.spec.config.transport else { return };
-        let ends = if *persistent {
-            unix::connect(path, LOOK_EVERY).ok().map(stream_ends)
-        } else {
-            path.exists().then_some(Ends::PerMessage)
-        };
+        let ends =
+            if *persistent { unix::connect(path, LOOK_EVERY).ok().map(stream_ends) } else { path.exists().then_some(Ends::PerMessage) };
         if let Some(ends) = ends {
             running.reachable_until = None;
             running.channel = Some(ends);

@@ -120,9 +120,7 @@ impl Supervisor {
             (S::Starting, I::Closed(reason)) | (S::Up | S::Starting | S::Closed(_), I::Replace(reason)) => {
                 self.go(S::Terminated, Some(now + REPLACED_WITHIN), vec![A::TellDown(reason), A::Terminate])
             }
-            (S::Closed(reason), I::Due) => {
-                self.go(S::Terminated, Some(now + REPLACED_WITHIN), vec![A::TellDown(reason), A::Terminate])
-            }
+            (S::Closed(reason), I::Due) => self.go(S::Terminated, Some(now + REPLACED_WITHIN), vec![A::TellDown(reason), A::Terminate]),
             (S::Starting | S::Up | S::Closed(_), I::Stop) => self.go(S::Asked, Some(now + self.stop), vec![A::CloseInput]),
             (S::Asked, I::Due) => self.go(S::Terminated, Some(now + TERMINATE_WITHIN), vec![A::Terminate]),
             (S::Terminated, I::Due) => self.go(S::Killed, None, vec![A::Kill]),

@@ -11,17 +11,7 @@ const DATA: &str = "payload.data";
 const COMMAND: &str = "payload.data.command";
 const ARGS: &str = "payload.data.command.args";
 
-const COMMANDS: &[&str] = &[
-    "authenticate",
-    "login",
-    "logout",
-    "changePassword",
-    "register",
-    "whoami",
-    "handlers",
-    "ping",
-    "close",
-];
+const COMMANDS: &[&str] = &["authenticate", "login", "logout", "changePassword", "register", "whoami", "handlers", "ping", "close"];
 
 /// A command, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +84,9 @@ pub fn parse(data: &Slice) -> Result<Builtin, (Reason, String)> {
     if let Some(fault) = reader.verdict(read) {
         return Err(fault);
     }
-    let Some(kind) = command.kind else { return Err(malformed(missing(command.missing()))) };
+    let Some(kind) = command.kind else {
+        return Err(malformed(missing(command.missing())));
+    };
     let args = Args { reader: &reader, value: command.args };
     match kind.as_str() {
         "authenticate" | "login" => {
@@ -135,7 +127,9 @@ impl Command {
         if let Some(mut data) = reader.object(DATA, &["command"])? {
             while reader.member(&mut data)?.is_some() {
                 self.here = true;
-                let Some(mut command) = reader.object(COMMAND, &["type", "args"])? else { continue };
+                let Some(mut command) = reader.object(COMMAND, &["type", "args"])? else {
+                    continue;
+                };
                 while let Some(key) = reader.member(&mut command)? {
                     match key {
                         "type" => self.kind = reader.text("payload.data.command.type")?,
@@ -168,11 +162,10 @@ struct Args<'r, 'a> {
 
 impl Args<'_, '_> {
     /// The strings by these names. `options` are checked, and give no text.
-    fn texts<const N: usize>(
-        &self,
-        names: &'static [&'static str; N],
-    ) -> Result<[Option<Text>; N], (Reason, String)> {
-        let Some(value) = self.value else { return Err((Reason::Malformed, missing(ARGS))) };
+    fn texts<const N: usize>(&self, names: &'static [&'static str; N]) -> Result<[Option<Text>; N], (Reason, String)> {
+        let Some(value) = self.value else {
+            return Err((Reason::Malformed, missing(ARGS)));
+        };
         let mut reader = self.reader.again(value, 0);
         let mut texts = [const { None }; N];
         let read = read_texts(&mut reader, names, &mut texts);
@@ -191,12 +184,10 @@ impl Args<'_, '_> {
     }
 }
 
-fn read_texts(
-    reader: &mut Reader<'_>,
-    names: &'static [&'static str],
-    texts: &mut [Option<Text>],
-) -> Result<(), Broken> {
-    let Some(mut args) = reader.object(ARGS, names)? else { return Ok(()) };
+fn read_texts(reader: &mut Reader<'_>, names: &'static [&'static str], texts: &mut [Option<Text>]) -> Result<(), Broken> {
+    let Some(mut args) = reader.object(ARGS, names)? else {
+        return Ok(());
+    };
     while let Some(key) = reader.member(&mut args)? {
         if key == "options" {
             client::options(reader, "payload.data.command.args.options")?;

@@ -1,0 +1,91 @@
+//! Commands to the server, good and odd.
+
+use super::*;
+
+fn read(text: &str) -> Result<Builtin, (Reason, String)> {
+    parse(&Slice::from(text.as_bytes()))
+}
+
+#[test]
+fn commands_are_read() {
+    let t = |text: &str| Text::from(text);
+    let alice = || Builtin::Authenticate { username: t("alice"), password: t("p") };
+    let register = |token: Option<&str>| Builtin::Register { username: t("alice"), password: t("p"), token: token.map(t) };
+    #[rustfmt::skip]
+    let cases = [
+        (r#"{"command":{"type":"authenticate","args":{"username":"alice","password":"p"}}}"#, alice()),
+        (r#"{"command":{"args":{"password":"\u0070","username":"alice","x":[]},"type":"login"}}"#, alice()),
+        (r#"{"command":{"type":"authenticate","args":{"username":"alice","password":"p","options":{"ack":false,"x":1}}}}"#, alice()),
+        (r#"{"command":{"type":"logout"}}"#, Builtin::Logout),
+        (r#"{"command":{"type":"changePassword","args":{"oldPassword":"a","newPassword":"b"}}}"#, Builtin::ChangePassword { old: t("a"), new: t("b") }),
+        (r#"{"command":{"type":"register","args":{"username":"alice","password":"p"}}}"#, register(None)),
+        (r#"{"command":{"type":"register","args":{"username":"alice","password":"p","token":null}}}"#, register(None)),
+        (r#"{"command":{"type":"register","args":{"username":"alice","password":"p","token":"k"}}}"#, register(Some("k"))),
+        (r#"{"command":{"type":"whoami","args":null}}"#, Builtin::Whoami),
+        (r#"{"command":{"type":"handlers","args":{"x":1}}}"#, Builtin::Handlers),
+        (r#" { "x":1, "command" : { "type" : "p\u0069ng" } } "#, Builtin::Ping),
+        (r#"{"command":{"type":"close","args":{}}}"#, Builtin::Close),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(read(text), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn wrong_commands_are_refused() {
+    #[rustfmt::skip]
+    let malformed = [
+        ("1", "payload.data is not an object"),
+        ("null", "payload.data is not an object"),
+        ("{}", "payload.data.command is missing"),
+        (r#"{"command":"ping"}"#, "payload.data.command is not an object"),
+        (r#"{"command":{}}"#, "payload.data.command.type is missing"),
+        (r#"{"command":{"type":1}}"#, "payload.data.command.type is not a string"),
+        (r#"{"command":{"type":"ping"},"command":{"type":"close"}}"#, "payload.data.command stands twice"),
+        (r#"{"command":{"type":"ping","type":"close"}}"#, "payload.data.command.type stands twice"),
+        (r#"{"command":{"type":"ping","args":{},"args":{}}}"#, "payload.data.command.args stands twice"),
+        (r#"{"command":{"type":"ping","args":[]}}"#, "payload.data.command.args is not an object"),
+        (r#"{"command":{"type":"login"}}"#, "payload.data.command.args is missing"),
+        (r#"{"command":{"type":"login","args":null}}"#, "payload.data.command.args is not an object"),
+        (r#"{"command":{"type":"login","args":{"password":"p"}}}"#, "payload.data.command.args.username is missing"),
+        (r#"{"command":{"type":"login","args":{"username":"alice"}}}"#, "payload.data.command.args.password is missing"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":7}}}"#, "payload.data.command.args.password is not a string"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","password":"q"}}}"#, "payload.data.command.args.password stands twice"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"ack":true}}}}"#, "this server does not support `payload.data.command.args.options.ack` yet"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"after":41}}}}"#, "this server does not support `payload.data.command.args.options.after` yet"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":1}}}"#, "payload.data.command.args.options is not an object"),
+        (r#"{"command":{"type":"changePassword","args":{"oldPassword":"a"}}}"#, "payload.data.command.args.newPassword is missing"),
+        (r#"{"command":{"type":"changePassword","args":{"newPassword":"\ud800"}}}"#, "payload.data.command.args.newPassword is not valid Unicode"),
+        (r#"{"command":{"type":"register","args":{"username":"alice","password":"p","token":1}}}"#, "payload.data.command.args.token is not a string"),
+        (r#"{"command":{"type":"ping"}"#, "payload.data is not JSON: expected `,` or `}` at byte 26, where it ends"),
+    ];
+    for (text, message) in malformed {
+        assert_eq!(read(text), Err((Reason::Malformed, message.to_string())), "{text}");
+    }
+    let unknown = [
+        ("reboot", "unknown command `reboot`"),
+        ("change_password", "unknown command `change_password`; did you mean `changePassword`?"),
+        ("handler", "unknown command `handler`; did you mean `handlers`?"),
+        ("ack", "this server does not support the command `ack` yet"),
+        ("", "unknown command ``"),
+    ];
+    for (kind, message) in unknown {
+        let text = format!(r#"{{"command":{{"type":"{kind}","args":7}}}}"#);
+        assert_eq!(read(&text), Err((Reason::UnknownCommand, message.to_string())), "{text}");
+    }
+}
+
+#[test]
+fn commands_have_names_and_some_need_no_login() {
+    #[rustfmt::skip]
+    let cases = [
+        ("login", "authenticate", true), ("logout", "logout", false), ("changePassword", "changePassword", false),
+        ("register", "register", true), ("whoami", "whoami", false), ("handlers", "handlers", false),
+        ("ping", "ping", true), ("close", "close", true),
+    ];
+    let args = r#"{"username":"a","password":"b","oldPassword":"c","newPassword":"d"}"#;
+    for (kind, name, before_login) in cases {
+        let builtin = read(&format!(r#"{{"command":{{"type":"{kind}","args":{args}}}}}"#)).expect(kind);
+        assert_eq!((builtin.name(), builtin.before_login()), (name, before_login), "{kind}");
+    }
+}

@@ -137,7 +137,9 @@ impl Found {
 
     fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
         let known = &["scope", "authentication", "options"];
-        let Some(mut header) = reader.object("header", known)? else { return Ok(()) };
+        let Some(mut header) = reader.object("header", known)? else {
+            return Ok(());
+        };
         while let Some(key) = reader.member(&mut header)? {
             match key {
                 "scope" => self.scope(reader)?,
@@ -149,7 +151,9 @@ impl Found {
     }
 
     fn scope(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
-        let Some(scope) = reader.text("header.scope")? else { return Ok(()) };
+        let Some(scope) = reader.text("header.scope")? else {
+            return Ok(());
+        };
         match scope.as_str() {
             "client" => {}
             "server" => self.server = true,
@@ -163,7 +167,9 @@ impl Found {
             self.payload = PayloadForm::Null;
             return Ok(());
         }
-        let Some(mut payload) = reader.object("payload", &["type", "data", "id"])? else { return Ok(()) };
+        let Some(mut payload) = reader.object("payload", &["type", "data", "id"])? else {
+            return Ok(());
+        };
         while let Some(key) = reader.member(&mut payload)? {
             match key {
                 "type" => self.kind = reader.text("payload.type")?,
@@ -217,7 +223,9 @@ impl Found {
 }
 
 fn credentials(reader: &mut Reader<'_>, path: &str) -> Result<Option<Credentials>, Broken> {
-    let Some(mut object) = reader.object(path, &["username", "password"])? else { return Ok(None) };
+    let Some(mut object) = reader.object(path, &["username", "password"])? else {
+        return Ok(None);
+    };
     let (mut username, mut password) = (None, None);
     while let Some(key) = reader.member(&mut object)? {
         let text = reader.text(&format!("{path}.{key}"))?;
@@ -237,7 +245,9 @@ fn credentials(reader: &mut Reader<'_>, path: &str) -> Result<Option<Credentials
 
 /// Opt-ins. Those for features that are not there are refused: a client that asked for them would rely on them.
 pub(super) fn options(reader: &mut Reader<'_>, path: &str) -> Result<(), Broken> {
-    let Some(mut object) = reader.object(path, OPTIONS)? else { return Ok(()) };
+    let Some(mut object) = reader.object(path, OPTIONS)? else {
+        return Ok(());
+    };
     while let Some(key) = reader.member(&mut object)? {
         if reader.value()?.kind != Kind::False {
             reader.problem(|| format!("this server does not support `{path}.{key}` yet"));

@@ -8,6 +8,7 @@ use super::reason::Reason;
 use super::text::Text;
 use crate::frame::{Frame, Slice};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// How deep containers may stand in each other outside `data`, counted from the frame's own object.
 const OUTSIDE_DEPTH_MAX: usize = 16;
@@ -30,10 +31,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn slice(self, start: usize, end: usize) -> Slice {
+    fn slice(self, range: Range<usize>) -> Slice {
         match self {
-            Source::Frame(frame) => frame.slice(start, end),
-            Source::Slice(slice) => slice.slice(start, end),
+            Source::Frame(frame) => frame.slice(range.start, range.end),
+            Source::Slice(slice) => slice.slice(range.start, range.end),
         }
     }
 }
@@ -100,11 +101,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Enters the object that stands next. Anything else is passed over, and is a problem.
-    pub(super) fn object<'p>(
-        &mut self,
-        path: &'p str,
-        known: &'static [&'static str],
-    ) -> Result<Option<Object<'p, 'a>>, Broken> {
+    pub(super) fn object<'p>(&mut self, path: &'p str, known: &'static [&'static str]) -> Result<Option<Object<'p, 'a>>, Broken> {
         if !self.scanner.next_is(b'{') {
             self.value()?;
             let name = if path.is_empty() { self.name } else { path };
@@ -128,34 +125,41 @@ impl<'a> Reader<'a> {
             if let Some(known) = self.recognise(object, key) {
                 return Ok(Some(known));
             }
+            self.note(object, key);
             self.value()?;
         }
     }
 
+    #[inline(always)]
     fn recognise(&mut self, object: &mut Object<'_, 'a>, key: Value) -> Option<&'static str> {
-        let Some(key) = self.scanner.unescaped(key) else {
-            self.problem(|| format!("a key in {} is not valid Unicode", place(self.name, object.path)));
-            return None;
-        };
-        let doubled = if let Some(index) = object.known.iter().position(|known| *known == key) {
-            let bit = 1 << index;
-            if object.seen & bit == 0 {
-                object.seen |= bit;
-                return object.known.get(index).copied();
-            }
-            true
+        let place = if key.escaped {
+            let key = self.scanner.unescaped(key)?;
+            object.known.iter().position(|known| *known == key)
         } else {
-            object.unknown.contains(&key)
+            let key = self.scanner.inner(key);
+            object.known.iter().position(|known| known.as_bytes() == key)
+        }?;
+        let bit = 1 << place;
+        let again = object.seen & bit != 0;
+        object.seen |= bit;
+        if again { None } else { object.known.get(place).copied() }
+    }
+
+    /// A key that is not known, or stands there again.
+    #[cold]
+    fn note(&mut self, object: &mut Object<'_, 'a>, key: Value) {
+        let place = if object.path.is_empty() { self.name } else { object.path };
+        let Some(key) = self.scanner.unescaped(key) else {
+            return self.problem(|| format!("a key in {place} is not valid Unicode"));
         };
-        if doubled {
-            self.problem(|| format!("{} stands twice", join(object.path, &shown(&key))));
+        if object.known.contains(&&*key) || object.unknown.contains(&key) {
+            let dot = if object.path.is_empty() { "" } else { "." };
+            self.problem(|| format!("{}{dot}{} stands twice", object.path, shown(&key)));
         } else if object.unknown.len() == UNKNOWN_KEYS_MAX {
-            let place = place(self.name, object.path);
             self.problem(|| format!("more than {UNKNOWN_KEYS_MAX} unknown keys in {place}"));
         } else {
             object.unknown.push(key);
         }
-        None
     }
 
     /// Enters the array that stands next. Anything else is passed over, and is a problem.
@@ -226,8 +230,7 @@ impl<'a> Reader<'a> {
             return Err(format!("{path} is not a string"));
         }
         if !value.escaped {
-            // Without the quotes.
-            return Ok(Text::shared(self.source.slice(value.start + 1, value.end - 1)));
+            return Ok(Text::shared(self.source.slice(value.inner())));
         }
         match self.scanner.unescaped(value) {
             Some(text) => Ok(Text::from(text.into_owned())),
@@ -266,7 +269,7 @@ impl<'a> Reader<'a> {
 
     /// The bytes of a value as they came.
     pub(super) fn slice(&self, value: Value) -> Slice {
-        self.source.slice(value.start, value.end)
+        self.source.slice(value.range())
     }
 
     /// The text of a value as it stands.
@@ -294,15 +297,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What an object is called when the message is not about one of its fields.
-fn place<'p>(name: &'p str, path: &'p str) -> &'p str {
-    if path.is_empty() { name } else { path }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
-}
-
 /// Somebody else's text for a message: without control characters, and not too long.
 pub(super) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 40;
@@ -328,4 +322,52 @@ pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
 pub(super) fn unknown_command(text: &str, known: &[&str]) -> String {
     let hint = nearest(text, known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
     format!("unknown command `{}`{hint}", shown(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_depth_is_that_of_the_open_containers() {
+        let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+        for (levels, fine) in [(15, true), (16, false)] {
+            let text = format!("{{\"object\":{{}},\"array\":[0,1],\"value\":{}}}", deep(levels));
+            let frame = Frame::from(text.as_bytes());
+            let mut reader = Reader::of_frame(&frame, "the frame");
+            let mut root = reader.object("", &["object", "array", "value"]).expect("it is JSON").expect("an object");
+            while let Some(key) = reader.member(&mut root).expect("it is JSON") {
+                match key {
+                    "object" => {
+                        let mut inner = reader.object(key, &[]).expect("it is JSON").expect("an object");
+                        assert_eq!(reader.member(&mut inner), Ok(None));
+                        assert!(inner.is_empty());
+                    }
+                    "array" => {
+                        assert_eq!(reader.array(key), Ok(true));
+                        let mut count = 0;
+                        while reader.element(count == 0).expect("it is JSON") {
+                            reader.value().expect("it is JSON");
+                            count += 1;
+                        }
+                        assert_eq!(count, 2);
+                    }
+                    _ => assert!(reader.value().is_ok()),
+                }
+            }
+            let read = reader.end();
+            assert_eq!(reader.verdict(read).is_none(), fine, "{levels}");
+        }
+    }
+
+    #[test]
+    fn slips_lead_to_the_nearest_name() {
+        let known = ["sendClients", "none"];
+        for slip in ["sendclients", "SendClient", "send_clients", "send-clients", "sendClientss"] {
+            assert_eq!(nearest(slip, &known), Some("sendClients"), "{slip}");
+        }
+        for other in ["send", "", "s", "clients", "no"] {
+            assert_eq!(nearest(other, &known), None, "{other}");
+        }
+    }
 }

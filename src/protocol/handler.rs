@@ -107,8 +107,7 @@ struct Names {
     data: &'static str,
 }
 
-const SINGLE: Names =
-    Names { command: "header.command", command_data: "header.commandData", data: "payload.data" };
+const SINGLE: Names = Names { command: "header.command", command_data: "header.commandData", data: "payload.data" };
 const ENTRY: Names = Names { command: "command", command_data: "commandData", data: "payload.data" };
 const OBJECT: Names = Names { command: "header.command.type", command_data: "header.command.data", data: "data" };
 
@@ -128,7 +127,9 @@ impl Found {
 
     fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
         let known = &["status", "command", "commandData", "commands", "inReplyTo", "offline"];
-        let Some(mut header) = reader.object("header", known)? else { return Ok(()) };
+        let Some(mut header) = reader.object("header", known)? else {
+            return Ok(());
+        };
         while let Some(key) = reader.member(&mut header)? {
             match key {
                 "status" => self.status = Some(reader.value()?),
@@ -147,7 +148,9 @@ impl Found {
     }
 
     fn outcome(&self, reader: &Reader<'_>) -> Result<Outcome, String> {
-        let Some(status) = self.status else { return Err(missing("header.status")) };
+        let Some(status) = self.status else {
+            return Err(missing("header.status"));
+        };
         let data = self.payload.flatten();
         if !is_success(reader, status) {
             let data = data.or(self.outer_data).map(|data| reader.slice(data));
@@ -157,7 +160,9 @@ impl Found {
             return Err(offline("header.offline"));
         }
         let command = match (self.command, self.commands) {
-            (Some(_), Some(_)) => return Err("header.command and header.commands stand side by side".to_string()),
+            (Some(_), Some(_)) => {
+                return Err("header.command and header.commands stand side by side".to_string());
+            }
             (None, Some(commands)) => return self.several(reader, commands),
             (None, None) => return Err(missing("header.command")),
             (Some(command), None) => command,
@@ -224,22 +229,20 @@ impl Found {
         command_data: Option<Value>,
         data: Option<Value>,
     ) -> Result<Command, String> {
-        let Some(command) = command else { return Err(missing(names.command)) };
+        let Some(command) = command else {
+            return Err(missing(names.command));
+        };
         let order = self.order(reader, names, &reader.text_of(command, names.command)?, command_data)?;
         if order == Order::None {
             return Ok(Command { order, data: None });
         }
-        let Some(data) = data else { return Err(missing(names.data)) };
+        let Some(data) = data else {
+            return Err(missing(names.data));
+        };
         Ok(Command { order, data: Some(reader.slice(data)) })
     }
 
-    fn order(
-        &self,
-        reader: &Reader<'_>,
-        names: &Names,
-        command: &Text,
-        command_data: Option<Value>,
-    ) -> Result<Order, String> {
+    fn order(&self, reader: &Reader<'_>, names: &Names, command: &Text, command_data: Option<Value>) -> Result<Order, String> {
         let argument = || command_data.ok_or_else(|| missing(names.command_data));
         match command.as_str() {
             "sendClients" => Ok(Order::SendClients(self.recipients(reader, names, argument()?)?)),
@@ -274,7 +277,9 @@ fn payload(reader: &mut Reader<'_>, path: &str, data_path: &str, depth_max: usiz
     if reader.null()? {
         return Ok(None);
     }
-    let Some(mut object) = reader.object(path, &["data"])? else { return Ok(None) };
+    let Some(mut object) = reader.object(path, &["data"])? else {
+        return Ok(None);
+    };
     let mut data = None;
     while reader.member(&mut object)?.is_some() {
         data = Some(reader.data(data_path, depth_max)?);
@@ -288,7 +293,9 @@ fn command_object(reader: &Reader<'_>, command: Value) -> Result<(Value, Option<
     let mut reader = reader.again(command, 2);
     let (mut kind, mut data) = (None, None);
     let read = reader.object("header.command", &["type", "data"]).and_then(|object| {
-        let Some(mut object) = object else { return Ok(()) };
+        let Some(mut object) = object else {
+            return Ok(());
+        };
         while let Some(key) = reader.member(&mut object)? {
             let value = Some(reader.value()?);
             match key {
@@ -308,9 +315,7 @@ fn command_object(reader: &Reader<'_>, command: Value) -> Result<(Value, Option<
 fn is_success(reader: &Reader<'_>, status: Value) -> bool {
     match status.kind {
         Kind::Number => reader.raw(status) == "0",
-        Kind::String => {
-            reader.text_of(status, "header.status").is_ok_and(|text| ["0", "good", "ok"].contains(&text.as_str()))
-        }
+        Kind::String => reader.text_of(status, "header.status").is_ok_and(|text| ["0", "good", "ok"].contains(&text.as_str())),
         _ => false,
     }
 }

@@ -44,7 +44,9 @@ impl Found {
         if let Some(mut root) = reader.object("", &["command"])? {
             while reader.member(&mut root)?.is_some() {
                 self.here = true;
-                let Some(mut command) = reader.object("command", &["type", "data"])? else { continue };
+                let Some(mut command) = reader.object("command", &["type", "data"])? else {
+                    continue;
+                };
                 while let Some(key) = reader.member(&mut command)? {
                     match key {
                         "type" => self.kind = reader.text(TYPE)?,

@@ -3,9 +3,10 @@
 //! It accepts exactly the texts of RFC 8259 in UTF-8, builds nothing, and needs the same small call stack for any
 //! nesting. What the values mean is for others to say: see `fields.rs`.
 
-use super::nest::Nest;
+use super::grammar::{Cursor, Expected, Found};
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// What a value is, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,26 +27,35 @@ pub enum Kind {
     Object,
 }
 
-/// Where a value stands in its text.
+/// Where a value stands in its text. Small enough to be handed around in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
+    start: u32,
+    end: u32,
     /// What it is.
     pub kind: Kind,
-    /// Its first byte; of a string, the opening quote.
-    pub start: usize,
-    /// The byte after its last.
-    pub end: usize,
     /// A string with at least one escape in it.
     pub escaped: bool,
     /// More containers stand in each other than was allowed.
     pub too_deep: bool,
 }
 
+impl Value {
+    /// From its first byte up to the one after its last; of a string, both quotes are in it.
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// The same of a string, without its quotes.
+    pub fn inner(self) -> Range<usize> {
+        self.start as usize + 1..(self.end as usize).saturating_sub(1)
+    }
+}
+
 /// Why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken {
-    /// How many bytes are in front of the place.
-    pub at: usize,
+    at: u32,
     what: What,
 }
 
@@ -53,14 +63,38 @@ pub struct Broken {
 enum What {
     Empty,
     NotUtf8,
-    /// A word such as `NaN` that some programs write for numbers that JSON lacks.
-    NoNumber(&'static str),
-    Expected(&'static str),
+    /// A word that some programs write for numbers that JSON lacks.
+    NoNumber(NoNumber),
+    Expected(Expected),
     /// The text ends where this was expected.
-    Ends(&'static str),
+    Ends(Expected),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoNumber {
+    NaN,
+    Infinity,
+    MinusInfinity,
+}
+
+impl NoNumber {
+    const ALL: [NoNumber; 3] = [NoNumber::NaN, NoNumber::Infinity, NoNumber::MinusInfinity];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            NoNumber::NaN => "NaN",
+            NoNumber::Infinity => "Infinity",
+            NoNumber::MinusInfinity => "-Infinity",
+        }
+    }
 }
 
 impl Broken {
+    /// How many bytes are in front of the place.
+    pub fn at(&self) -> usize {
+        self.at as usize
+    }
+
     /// Whether there was no byte at all.
     pub fn is_empty(&self) -> bool {
         self.what == What::Empty
@@ -74,10 +108,11 @@ impl fmt::Display for Broken {
             What::Empty => write!(f, "it is empty"),
             What::NotUtf8 => write!(f, "the bytes from byte {at} on are not UTF-8"),
             What::NoNumber(word) => {
+                let word = word.as_str();
                 write!(f, "{word} at byte {at}; {word} is not JSON, null or a string can stand for it")
             }
-            What::Expected(what) => write!(f, "expected {what} at byte {at}"),
-            What::Ends(what) => write!(f, "expected {what} at byte {at}, where it ends"),
+            What::Expected(what) => write!(f, "expected {} at byte {at}", what.as_str()),
+            What::Ends(what) => write!(f, "expected {} at byte {at}, where it ends", what.as_str()),
         }
     }
 }
@@ -88,8 +123,7 @@ impl std::error::Error for Broken {}
 #[derive(Clone)]
 pub struct Scanner<'a> {
     text: &'a str,
-    /// The next byte to be looked at; never more than the text's length.
-    at: usize,
+    cursor: Cursor<'a>,
     /// The bytes behind `text` are not UTF-8.
     not_utf8: bool,
 }
@@ -104,344 +138,109 @@ impl<'a> Scanner<'a> {
                 (std::str::from_utf8(good).unwrap_or_default(), true)
             }
         };
-        Scanner { text, at: 0, not_utf8 }
+        Scanner { text, cursor: Cursor::new(text.as_bytes(), 0), not_utf8 }
     }
 
     /// Another scanner, in front of a value that this one has passed.
     pub fn again(&self, value: Value) -> Scanner<'a> {
-        Scanner { at: value.start.min(self.text.len()), ..self.clone() }
+        Scanner { cursor: Cursor::new(self.text.as_bytes(), value.start as usize), ..*self }
     }
 
     /// The bytes of a value as they stand.
     pub fn raw(&self, value: Value) -> &'a str {
-        self.text.get(value.start..value.end).unwrap_or_default()
+        self.text.get(value.range()).unwrap_or_default()
+    }
+
+    /// The bytes of a string as they stand, without its quotes.
+    pub fn inner(&self, string: Value) -> &'a [u8] {
+        self.text.as_bytes().get(string.inner()).unwrap_or_default()
     }
 
     /// What a string says; nothing if half a surrogate pair stands in it, which is JSON but not Unicode.
     pub fn unescaped(&self, string: Value) -> Option<Cow<'a, str>> {
-        let raw = self.raw(string);
         if string.escaped {
-            return serde_json::from_str(raw).ok().map(Cow::Owned);
+            return serde_json::from_str(self.raw(string)).ok().map(Cow::Owned);
         }
-        raw.get(1..raw.len().saturating_sub(1)).map(Cow::Borrowed)
+        self.text.get(string.inner()).map(Cow::Borrowed)
     }
 
     /// Whether the next byte that counts is this one; it is not consumed.
     pub fn next_is(&mut self, byte: u8) -> bool {
-        self.space();
-        self.peek() == byte
+        self.cursor.space();
+        self.cursor.peek() == byte
     }
 
     /// Consumes a value with everything in it. `[]` has a depth of 1.
     pub fn value(&mut self, depth_max: usize) -> Result<Value, Broken> {
-        self.space();
-        let start = self.at;
-        let (mut escaped, mut too_deep) = (false, false);
-        let kind = match self.peek() {
-            b'"' => {
-                escaped = self.string()?;
-                Kind::String
-            }
-            b'{' => {
-                too_deep = self.container(depth_max)?;
-                Kind::Object
-            }
-            b'[' => {
-                too_deep = self.container(depth_max)?;
-                Kind::Array
-            }
-            _ => self.scalar()?,
-        };
-        Ok(Value { kind, start, end: self.at, escaped, too_deep })
+        self.read(|cursor| {
+            cursor.space();
+            let start = place(*cursor);
+            let Found { kind, escaped, too_deep } = cursor.value(depth_max)?;
+            Ok(Value { kind, start, end: place(*cursor), escaped, too_deep })
+        })
     }
 
     /// Consumes the brace or bracket that [`Scanner::next_is`] has seen.
     pub fn enter(&mut self) {
-        self.at = (self.at + 1).min(self.text.len());
+        self.cursor.step();
     }
 
     /// Inside an object: consumes the next key and its colon, or the closing brace.
     pub fn key(&mut self, first: bool) -> Result<Option<Value>, Broken> {
-        if !self.another(first, b'}', "`,` or `}`")? {
-            return Ok(None);
-        }
-        self.key_and_colon(if first { "a key or `}`" } else { "a key" }).map(Some)
+        self.read(|cursor| {
+            if !cursor.another(first, b'}')? {
+                return Ok(None);
+            }
+            let start = place(*cursor);
+            let escaped = cursor.key(first)?;
+            let end = place(*cursor);
+            cursor.colon()?;
+            Ok(Some(Value { kind: Kind::String, start, end, escaped, too_deep: false }))
+        })
     }
 
     /// Inside an array: whether another element follows; if not, the closing bracket is consumed.
     pub fn element(&mut self, first: bool) -> Result<bool, Broken> {
-        self.another(first, b']', "`,` or `]`")
+        self.read(|cursor| cursor.another(first, b']'))
     }
 
     /// Nothing but white space may follow.
     pub fn end(&mut self) -> Result<(), Broken> {
-        self.space();
-        if self.at < self.text.len() || self.not_utf8 {
-            return Err(self.broken("the end"));
-        }
-        Ok(())
-    }
-}
-
-/// The grammar.
-impl Scanner<'_> {
-    /// The next byte, or 0 at the end: a NUL is not allowed anywhere in JSON.
-    fn peek(&self) -> u8 {
-        self.text.as_bytes().get(self.at).copied().unwrap_or(0)
-    }
-
-    fn rest(&self) -> &[u8] {
-        self.text.as_bytes().get(self.at..).unwrap_or_default()
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
-            self.at += 1;
-        }
-    }
-
-    /// A whole array or object; whether it is nested deeper than allowed.
-    fn container(&mut self, depth_max: usize) -> Result<bool, Broken> {
-        let mut nest = Nest::default();
-        let mut too_deep = false;
-        loop {
-            // Here a value begins.
-            let first = self.peek();
-            match first {
-                b'"' => {
-                    self.string()?;
-                }
-                b'{' | b'[' => {
-                    self.open(&mut nest, first == b'{')?;
-                    too_deep |= nest.depth() > depth_max;
-                    self.space();
-                    match self.peek() {
-                        b'}' if first == b'{' => {
-                            self.at += 1;
-                            nest.close();
-                        }
-                        b']' if first == b'[' => {
-                            self.at += 1;
-                            nest.close();
-                        }
-                        _ => {
-                            if first == b'{' {
-                                self.key_and_colon("a key or `}`")?;
-                                self.space();
-                            }
-                            continue;
-                        }
-                    }
-                }
-                _ => {
-                    self.scalar()?;
-                }
-            }
-            // Here a value has ended, and with it perhaps the containers that it is the last of.
-            loop {
-                let Some(object) = nest.object() else { return Ok(too_deep) };
-                self.space();
-                match (self.peek(), object) {
-                    (b',', _) => {
-                        self.at += 1;
-                        self.space();
-                        if object {
-                            self.key_and_colon("a key")?;
-                            self.space();
-                        }
-                        break;
-                    }
-                    (b'}', true) | (b']', false) => {
-                        self.at += 1;
-                        nest.close();
-                    }
-                    (_, true) => return Err(self.broken("`,` or `}`")),
-                    (_, false) => return Err(self.broken("`,` or `]`")),
-                }
-            }
-        }
-    }
-
-    fn open(&mut self, nest: &mut Nest, object: bool) -> Result<(), Broken> {
-        self.at += 1;
-        // Each open container needs a byte to close it. Looking now and then is enough to keep the stack's memory
-        // below a bit for each byte of the text.
-        if nest.depth() % 128 == 127 && nest.depth() >= self.rest().len() {
-            self.at = self.text.len();
-            return Err(self.broken("closing brackets"));
-        }
-        nest.open(object);
-        Ok(())
-    }
-
-    /// Between the members of a container: whether another one follows.
-    fn another(&mut self, first: bool, close: u8, expected: &'static str) -> Result<bool, Broken> {
-        self.space();
-        let byte = self.peek();
-        if byte == close {
-            self.at += 1;
-            return Ok(false);
-        }
-        if !first {
-            if byte != b',' {
-                return Err(self.broken(expected));
-            }
-            self.at += 1;
-            self.space();
-        }
-        Ok(true)
-    }
-
-    fn key_and_colon(&mut self, expected: &'static str) -> Result<Value, Broken> {
-        if self.peek() != b'"' {
-            return Err(self.broken(expected));
-        }
-        let start = self.at;
-        let escaped = self.string()?;
-        let key = Value { kind: Kind::String, start, end: self.at, escaped, too_deep: false };
-        self.space();
-        if self.peek() != b':' {
-            return Err(self.broken("`:`"));
-        }
-        self.at += 1;
-        Ok(key)
-    }
-
-    /// A string, from its opening quote on; whether there is an escape in it.
-    fn string(&mut self) -> Result<bool, Broken> {
-        self.at += 1;
-        let mut escaped = false;
-        loop {
-            self.at += plain_bytes(self.rest());
-            match self.peek() {
-                b'"' => {
-                    self.at += 1;
-                    return Ok(escaped);
-                }
-                b'\\' => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                _ if self.at == self.text.len() => return Err(self.broken("a closing quote")),
-                _ => return Err(self.broken("an escape instead of a control character")),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), Broken> {
-        self.at += 1;
-        match self.peek() {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-            b'u' => {
-                self.at += 1;
-                for _ in 0..4 {
-                    if !self.peek().is_ascii_hexdigit() {
-                        return Err(self.broken("a hexadecimal digit"));
-                    }
-                    self.at += 1;
-                }
-            }
-            _ => return Err(self.broken("an escape that JSON has")),
+        self.cursor.space();
+        if self.cursor.at() < self.text.len() || self.not_utf8 {
+            return Err(self.broken(Expected::End));
         }
         Ok(())
     }
 
-    fn scalar(&mut self) -> Result<Kind, Broken> {
-        let words = [("true", Kind::True), ("false", Kind::False), ("null", Kind::Null)];
-        match self.peek() {
-            b'-' | b'0'..=b'9' => {
-                self.number()?;
-                return Ok(Kind::Number);
-            }
-            b't' | b'f' | b'n' => {
-                for (word, kind) in words {
-                    if self.rest().starts_with(word.as_bytes()) {
-                        self.at += word.len();
-                        return Ok(kind);
-                    }
-                }
-            }
-            _ => {}
-        }
-        Err(self.broken("a value"))
-    }
-
-    fn number(&mut self) -> Result<(), Broken> {
-        let start = self.at;
-        if self.peek() == b'-' {
-            self.at += 1;
-        }
-        match self.peek() {
-            b'0' => self.at += 1,
-            b'1'..=b'9' => self.digits()?,
-            b'I' => {
-                self.at = start;
-                return Err(self.broken("a value"));
-            }
-            _ => return Err(self.broken("a digit")),
-        }
-        if self.peek() == b'.' {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek(), b'+' | b'-') {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Result<(), Broken> {
-        if !self.peek().is_ascii_digit() {
-            return Err(self.broken("a digit"));
-        }
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
-        }
-        Ok(())
+    /// Works on a copy of the cursor, which can live in registers.
+    #[inline(always)]
+    fn read<T>(&mut self, read: impl FnOnce(&mut Cursor<'a>) -> Result<T, Expected>) -> Result<T, Broken> {
+        let mut cursor = self.cursor;
+        let result = read(&mut cursor);
+        self.cursor = cursor;
+        result.map_err(|expected| self.broken(expected))
     }
 
     #[cold]
-    fn broken(&self, expected: &'static str) -> Broken {
-        let words = ["NaN", "Infinity", "-Infinity"];
-        let word = words.into_iter().find(|word| expected == "a value" && self.rest().starts_with(word.as_bytes()));
-        let what = match word {
+    fn broken(&self, expected: Expected) -> Broken {
+        let at = self.cursor.at();
+        let rest = self.text.get(at..).unwrap_or_default();
+        let is_here = |word: &NoNumber| expected == Expected::Value && rest.starts_with(word.as_str());
+        let what = match NoNumber::ALL.into_iter().find(is_here) {
             Some(word) => What::NoNumber(word),
-            None if self.at < self.text.len() => What::Expected(expected),
+            None if !rest.is_empty() => What::Expected(expected),
             None if self.not_utf8 => What::NotUtf8,
             None if self.text.is_empty() => What::Empty,
             None => What::Ends(expected),
         };
-        Broken { at: self.at, what }
+        Broken { at: place(self.cursor), what }
     }
 }
 
-/// How many bytes at the start are neither a quote nor a backslash nor a control character; eight at a time.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let stops = stops(u64::from_le_bytes(*word));
-        if stops != 0 {
-            return index * 8 + stops.trailing_zeros() as usize / 8;
-        }
-    }
-    let stop = rest.iter().position(|&b| b < b' ' || b == b'"' || b == b'\\');
-    words.len() * 8 + stop.unwrap_or(rest.len())
-}
-
-/// A mask whose lowest bit is in the first byte of `word` that ends a run of plain bytes. (Higher bits may be wrong:
-/// the subtractions borrow, but only from bytes behind a right one.)
-fn stops(word: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let quote = word ^ (EACH * b'"' as u64);
-    let backslash = word ^ (EACH * b'\\' as u64);
-    let control = word.wrapping_sub(EACH * b' ' as u64) & !word;
-    let quote = quote.wrapping_sub(EACH) & !quote;
-    let backslash = backslash.wrapping_sub(EACH) & !backslash;
-    (control | quote | backslash) & (EACH * 0x80)
+/// A frame is at most 1 GiB (the configuration's largest cap), so any place in one fits.
+fn place(cursor: Cursor<'_>) -> u32 {
+    cursor.at() as u32
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The scanner against serde_json, which is an oracle for everything but depth, and a recursive one for that.
 
+use super::super::grammar::plain_bytes;
 use super::*;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -54,14 +55,40 @@ fn check_like_serde(bytes: &[u8]) -> Result<(), TestCaseError> {
 fn json() -> impl Strategy<Value = String> {
     let string = prop::collection::vec(
         prop::sample::select(vec![
-            "a", "ä", "😀", " ", "\\\"", "\\\\", "\\/", "\\b", "\\n", "\\u00e4", "\\ud83d\\ude00", "\\ud800", "\\uDFFF",
-            "\u{7f}", "\u{2028}", "[", "}", "plain text of some length",
+            "a",
+            "ä",
+            "😀",
+            " ",
+            "\\\"",
+            "\\\\",
+            "\\/",
+            "\\b",
+            "\\n",
+            "\\u00e4",
+            "\\ud83d\\ude00",
+            "\\ud800",
+            "\\uDFFF",
+            "\u{7f}",
+            "\u{2028}",
+            "[",
+            "}",
+            "plain text of some length",
         ]),
         0..6,
     )
     .prop_map(|parts| format!("\"{}\"", parts.concat()));
     let number = prop::sample::select(vec![
-        "0", "-0", "1", "-12", "1.0", "0.10", "1e5", "1E+5", "1.5e-300", "1e999", "-0.0e0",
+        "0",
+        "-0",
+        "1",
+        "-12",
+        "1.0",
+        "0.10",
+        "1e5",
+        "1E+5",
+        "1.5e-300",
+        "1e999",
+        "-0.0e0",
         "1234567890123456789012345678901234567890",
     ]);
     let word = prop::sample::select(vec!["null", "true", "false"]);
@@ -96,8 +123,7 @@ fn nested() -> impl Strategy<Value = String> {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
             prop::collection::vec(inner, 0..4).prop_map(|items| {
-                let members: Vec<String> =
-                    items.iter().enumerate().map(|(index, item)| format!("\"{index}]\":{item}")).collect();
+                let members: Vec<String> = items.iter().enumerate().map(|(index, item)| format!("\"{index}]\":{item}")).collect();
                 format!("{{{}}}", members.join(","))
             }),
         ]
@@ -150,10 +176,12 @@ proptest! {
 
     #[test]
     fn a_stop_is_found_wherever_it_is(
-        plain in prop::collection::vec(prop_oneof![Just(b' '), Just(b'!'), Just(b'#'), Just(b'['), Just(b']'), 0x7fu8..], 0..40),
+        pattern in prop::collection::vec(prop_oneof![Just(b' '), Just(b'!'), Just(b'#'), Just(b'['), Just(b']'), 0x7fu8..], 1..12),
+        length in 0usize..300,
         stop in prop_oneof![0u8..0x20, Just(b'"'), Just(b'\\')],
         behind in prop::collection::vec(any::<u8>(), 0..20),
     ) {
+        let plain: Vec<u8> = pattern.into_iter().cycle().take(length).collect();
         prop_assert_eq!(plain_bytes(&plain), plain.len());
         prop_assert_eq!(plain_bytes(&[&plain[..], &[stop], &behind].concat()), plain.len());
     }
@@ -162,17 +190,64 @@ proptest! {
 #[test]
 fn what_rfc_8259_and_serde_say_about_known_oddities() {
     let good: &[&[u8]] = &[
-        b"0", b"-0", b"1e999", b"\"\\ud800\"", b"{\"a\":1,\"a\":2}", b" \t\r\n[ ] ", b"\"\x7f\"", b"{\"\":[]}",
-        "\"\u{2028}\"".as_bytes(), b"1234567890123456789012345678901234567890.5E-7",
+        b"0",
+        b"-0",
+        b"1e999",
+        b"\"\\ud800\"",
+        b"{\"a\":1,\"a\":2}",
+        b" \t\r\n[ ] ",
+        b"\"\x7f\"",
+        b"{\"\":[]}",
+        "\"\u{2028}\"".as_bytes(),
+        b"1234567890123456789012345678901234567890.5E-7",
     ];
     for text in good {
         assert!(scan(text, 100).is_ok() && serde_json::from_slice::<&RawValue>(text).is_ok(), "{text:?}");
     }
     let bad: &[&[u8]] = &[
-        b"", b" ", b"\xef\xbb\xbf{}", b"01", b"-01", b"1.", b".5", b"+1", b"-", b"1e", b"1e+", b"0x10", b"NaN", b"-Infinity",
-        b"nul", b"truex", b"\"\\x\"", b"\"\\u12g4\"", b"\"\\u12\"", b"\"\n\"", b"\"\x00\"", b"\"", b"\"\\\"", b"[1,]",
-        b"[,1]", b"{\"a\":1,}", b"{a:1}", b"{\"a\" 1}", b"{\"a\":}", b"[1 2]", b"[1}", b"{\"a\":1]", b"{} {}", b"{}\0",
-        b"\"\x80\"", b"\"\xed\xa0\x80\"", b"\xc2\xa0[]", b"\x0c[]", b"'a'", b"// a\n1", b"[1", b"{\"a\":1", b"]",
+        b"",
+        b" ",
+        b"\xef\xbb\xbf{}",
+        b"01",
+        b"-01",
+        b"1.",
+        b".5",
+        b"+1",
+        b"-",
+        b"1e",
+        b"1e+",
+        b"0x10",
+        b"NaN",
+        b"-Infinity",
+        b"nul",
+        b"truex",
+        b"\"\\x\"",
+        b"\"\\u12g4\"",
+        b"\"\\u12\"",
+        b"\"\n\"",
+        b"\"\x00\"",
+        b"\"",
+        b"\"\\\"",
+        b"[1,]",
+        b"[,1]",
+        b"{\"a\":1,}",
+        b"{a:1}",
+        b"{\"a\" 1}",
+        b"{\"a\":}",
+        b"[1 2]",
+        b"[1}",
+        b"{\"a\":1]",
+        b"{} {}",
+        b"{}\0",
+        b"\"\x80\"",
+        b"\"\xed\xa0\x80\"",
+        b"\xc2\xa0[]",
+        b"\x0c[]",
+        b"'a'",
+        b"// a\n1",
+        b"[1",
+        b"{\"a\":1",
+        b"]",
     ];
     for text in bad {
         assert!(scan(text, 100).is_err() && serde_json::from_slice::<&RawValue>(text).is_err(), "{text:?}");

@@ -10,6 +10,7 @@ pub mod builtin;
 pub mod client;
 mod envelope;
 mod fields;
+mod grammar;
 pub mod handler;
 pub mod informer;
 pub mod json;

@@ -1,29 +1,34 @@
 //! Which containers are open: one bit each, so that any depth can be followed.
 
-/// A stack of bits; the first 128 take no memory of their own.
+/// A stack of bits; the first 64 take no memory of their own.
 #[derive(Default)]
 pub(super) struct Nest {
     /// The innermost containers, the last one in the lowest bit.
-    top: u128,
+    top: u64,
     /// How many of `top`'s bits are in use.
     top_bits: u32,
     /// What no longer fits in `top`, in full words. Empty for all but hostile input.
-    rest: Vec<u128>,
+    rest: Vec<u64>,
 }
 
 impl Nest {
     /// How many containers are open.
     pub(super) fn depth(&self) -> usize {
-        self.rest.len() * 128 + self.top_bits as usize
+        self.rest.len() * 64 + self.top_bits as usize
+    }
+
+    /// Whether another container would need memory.
+    pub(super) fn is_full(&self) -> bool {
+        self.top_bits == 64
     }
 
     /// Opens an object or an array.
     pub(super) fn open(&mut self, object: bool) {
-        if self.top_bits == 128 {
+        if self.top_bits == 64 {
             self.rest.push(self.top);
             self.top_bits = 0;
         }
-        self.top = self.top << 1 | u128::from(object);
+        self.top = self.top << 1 | u64::from(object);
         self.top_bits += 1;
     }
 
@@ -40,7 +45,7 @@ impl Nest {
             && let Some(word) = self.rest.pop()
         {
             self.top = word;
-            self.top_bits = 128;
+            self.top_bits = 64;
         }
     }
 }

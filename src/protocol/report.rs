@@ -201,6 +201,9 @@ mod tests {
 
     #[test]
     fn odd_types_are_escaped() {
-        assert_eq!(text(&good("a\"\u{1}", None, b"null")), r#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":null,"type":"a\"\u0001"}}"#);
+        assert_eq!(
+            text(&good("a\"\u{1}", None, b"null")),
+            r#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":null,"type":"a\"\u0001"}}"#
+        );
     }
 }

@@ -94,12 +94,7 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Unknown`], [`StoreError::Changed`].
-    pub fn set_password(
-        &mut self,
-        name: &Username,
-        password: &Hash,
-        expected_old_revision: Option<u64>,
-    ) -> Result<u64, StoreError> {
+    pub fn set_password(&mut self, name: &Username, password: &Hash, expected_old_revision: Option<u64>) -> Result<u64, StoreError> {
         self.write(|accounts| accounts.set_password(name, password, expected_old_revision))
     }
 
@@ -126,10 +121,7 @@ impl Database {
     ///
     /// # Errors
     /// The database's own trouble.
-    pub fn import(
-        &mut self,
-        imported: impl IntoIterator<Item = Imported>,
-    ) -> Result<Imports, StoreError> {
+    pub fn import(&mut self, imported: impl IntoIterator<Item = Imported>) -> Result<Imports, StoreError> {
         self.write(|accounts| accounts.import(imported))
     }
 
@@ -138,30 +130,19 @@ impl Database {
     ///
     /// # Errors
     /// The first error of `each` ends it.
-    pub fn list<E: From<StoreError>>(
-        &self,
-        each: impl FnMut(Listed) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn list<E: From<StoreError>>(&self, each: impl FnMut(Listed) -> Result<(), E>) -> Result<(), E> {
         let read = |accounts: &Accounts<'_>, row: &Row<'_>| {
-            Ok(Listed {
-                name: accounts.name(row)?,
-                disabled: accounts.get(row, 1)?,
-                created: accounts.get(row, 2)?,
-            })
+            Ok(Listed { name: accounts.name(row)?, disabled: accounts.get(row, 1)?, created: accounts.get(row, 2)? })
         };
         let name = |listed: &Listed| listed.name.clone();
-        self.accounts()
-            .walk("name, disabled, created", read, name, each)
+        self.accounts().walk("name, disabled, created", read, name, each)
     }
 
     /// Shows every account with the hash of its password to `each`; otherwise as [`Database::list`].
     ///
     /// # Errors
     /// The first error of `each` ends it, or the first account that cannot be used.
-    pub fn export<E: From<StoreError>>(
-        &self,
-        each: impl FnMut(Account) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn export<E: From<StoreError>>(&self, each: impl FnMut(Account) -> Result<(), E>) -> Result<(), E> {
         let name = |account: &Account| account.name.clone();
         self.accounts().walk(ACCOUNT, Accounts::read, name, each)
     }
@@ -171,10 +152,7 @@ impl Database {
     ///
     /// # Errors
     /// The database's own trouble.
-    pub fn standings(
-        &self,
-        names: Option<&[Username]>,
-    ) -> Result<Vec<(Username, Standing)>, StoreError> {
+    pub fn standings(&self, names: Option<&[Username]>) -> Result<Vec<(Username, Standing)>, StoreError> {
         let accounts = self.accounts();
         if let Some(names) = names {
             let standing = |name: &Username| Ok((name.clone(), accounts.standing(name)?));
@@ -196,11 +174,7 @@ impl Database {
 
 impl Standing {
     fn of(disabled: bool, revision: u64) -> Self {
-        if disabled {
-            Self::Disabled
-        } else {
-            Self::Active { revision }
-        }
+        if disabled { Self::Disabled } else { Self::Active { revision } }
     }
 }
 
@@ -240,19 +214,10 @@ impl<'a> Accounts<'a> {
                 ":created": now(),
             },
         )?;
-        if added {
-            Ok(revision)
-        } else {
-            Err(StoreError::Taken(name.clone()))
-        }
+        if added { Ok(revision) } else { Err(StoreError::Taken(name.clone())) }
     }
 
-    pub(super) fn set_password(
-        &self,
-        name: &Username,
-        password: &Hash,
-        expected_old_revision: Option<u64>,
-    ) -> Result<u64, StoreError> {
+    pub(super) fn set_password(&self, name: &Username, password: &Hash, expected_old_revision: Option<u64>) -> Result<u64, StoreError> {
         let (_, old_revision) = self.state(name)?;
         if expected_old_revision.is_some_and(|expected| expected != old_revision) {
             return Err(StoreError::Changed(name.clone()));
@@ -287,10 +252,7 @@ impl<'a> Accounts<'a> {
     }
 
     fn remove(&self, name: &Username) -> Result<u64, StoreError> {
-        let removed = self.change(
-            "DELETE FROM accounts WHERE name = :name",
-            named_params! { ":name": name.as_str() },
-        )?;
+        let removed = self.change("DELETE FROM accounts WHERE name = :name", named_params! { ":name": name.as_str() })?;
         if !removed {
             return Err(StoreError::Unknown(name.clone()));
         }
@@ -299,12 +261,7 @@ impl<'a> Accounts<'a> {
 
     fn import(&self, imported: impl IntoIterator<Item = Imported>) -> Result<Imports, StoreError> {
         let mut imports = Imports::default();
-        for Imported {
-            name,
-            password,
-            disabled,
-        } in imported
-        {
+        for Imported { name, password, disabled } in imported {
             match self.add(&name, &password) {
                 Ok(_) => imports.added += 1,
                 Err(StoreError::Taken(_)) => {
@@ -345,11 +302,7 @@ impl<'a> Accounts<'a> {
     }
 
     /// Carries out a change of one row; says whether there was one.
-    fn change(
-        &self,
-        sql: &str,
-        params: &[(&str, &dyn rusqlite::ToSql)],
-    ) -> Result<bool, StoreError> {
+    fn change(&self, sql: &str, params: &[(&str, &dyn rusqlite::ToSql)]) -> Result<bool, StoreError> {
         let changed = self.connection.execute(sql, params);
         changed.map(|rows| rows == 1).map_err(|e| self.fail(e))
     }
@@ -365,8 +318,7 @@ impl<'a> Accounts<'a> {
         name: impl Fn(&T) -> Username,
         mut each: impl FnMut(T) -> Result<(), E>,
     ) -> Result<(), E> {
-        let sql =
-            format!("SELECT {columns} FROM accounts WHERE name > ? ORDER BY name LIMIT {PAGE}");
+        let sql = format!("SELECT {columns} FROM accounts WHERE name > ? ORDER BY name LIMIT {PAGE}");
         // Sorts before every name.
         let mut last = String::new();
         loop {
@@ -379,12 +331,7 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    fn page<T>(
-        &self,
-        sql: &str,
-        after: &str,
-        read: impl Fn(&Self, &Row<'_>) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
+    fn page<T>(&self, sql: &str, after: &str, read: impl Fn(&Self, &Row<'_>) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
         let prepared = self.connection.prepare(sql);
         let mut statement = prepared.map_err(|e| self.fail(e))?;
         let mut rows = statement.query([after]).map_err(|e| self.fail(e))?;
@@ -399,12 +346,7 @@ impl<'a> Accounts<'a> {
         let name = self.name(row)?;
         let password: String = self.get(row, 1)?;
         let password = Hash::parse(&password).map_err(|e| self.bad(name.as_str(), &e))?;
-        Ok(Account {
-            name,
-            password,
-            disabled: self.get(row, 2)?,
-            revision: self.revision(row, 3)?,
-        })
+        Ok(Account { name, password, disabled: self.get(row, 2)?, revision: self.revision(row, 3)? })
     }
 
     /// The name of an account, always the first column.
@@ -417,20 +359,12 @@ impl<'a> Accounts<'a> {
         self.get(row, column).map(unsigned)
     }
 
-    fn get<T: rusqlite::types::FromSql>(
-        &self,
-        row: &Row<'_>,
-        column: usize,
-    ) -> Result<T, StoreError> {
+    fn get<T: rusqlite::types::FromSql>(&self, row: &Row<'_>, column: usize) -> Result<T, StoreError> {
         row.get(column).map_err(|e| self.fail(e))
     }
 
     fn bad(&self, name: &str, detail: &dyn std::error::Error) -> StoreError {
-        StoreError::BadAccount {
-            path: self.path.to_owned(),
-            name: name.to_owned(),
-            detail: detail.to_string(),
-        }
+        StoreError::BadAccount { path: self.path.to_owned(), name: name.to_owned(), detail: detail.to_string() }
     }
 
     fn fail(&self, error: rusqlite::Error) -> StoreError {

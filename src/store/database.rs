@@ -7,13 +7,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Marks our files in SQLite's header: "best".
 const APPLICATION_ID: u32 = 0x6265_7374;
 
 /// How long to wait for another process that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to pause where SQLite does not wait by itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What makes version n + 1 of the tables from version n. Never change one that was released: append another.
 const MIGRATIONS: &[&str] = &["
@@ -54,17 +57,13 @@ impl Database {
     /// * [`StoreError::NotOurs`], [`StoreError::Newer`], [`StoreError::Damaged`]: about what is in the file.
     /// * [`StoreError::Io`], [`StoreError::Sqlite`], [`StoreError::Busy`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let path = prepare(path)?;
-        let database = Self::open_prepared(path, MIGRATIONS)?;
-        Ok(database)
+        Self::open_prepared(prepare(path)?, MIGRATIONS)
     }
 
     fn open_prepared(path: PathBuf, migrations: &[&str]) -> Result<Self, StoreError> {
         // Without CREATE, as a file that SQLite makes would have the permissions of the umask, and without URI, as
         // a path is not to be taken apart.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let opened = Connection::open_with_flags(&path, flags);
         let connection = opened.map_err(|e| StoreError::of(&path, e))?;
         let database = Self { connection, path };
@@ -81,7 +80,7 @@ impl Database {
         &self.path
     }
 
-    /// Reads the whole file and looks for damage; takes about a second per GB. [`Database::open`] does not do this:
+    /// Reads the whole file, which takes its time, and looks for damage. [`Database::open`] does not do this:
     /// it finds damage only where it has to read.
     ///
     /// # Errors
@@ -93,10 +92,7 @@ impl Database {
         if found == "ok" {
             return Ok(());
         }
-        Err(StoreError::Damaged {
-            path: self.path.clone(),
-            detail: found,
-        })
+        Err(StoreError::Damaged { path: self.path.clone(), detail: found })
     }
 
     /// The accounts, outside any transaction: for reading.
@@ -105,10 +101,7 @@ impl Database {
     }
 
     /// Does `body` in a transaction of its own, which is undone when it fails.
-    pub(super) fn write<T>(
-        &mut self,
-        body: impl FnOnce(&Accounts<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn write<T>(&mut self, body: impl FnOnce(&Accounts<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (transaction, path) = self.begin()?;
         let value = body(&Accounts::new(&transaction, path))?;
         transaction.commit().map_err(|e| StoreError::of(path, e))?;
@@ -156,9 +149,17 @@ impl Database {
             let updated = self.connection.pragma_update(None, name, value);
             updated.map_err(|e| self.fail(e))
         };
-        // With a write-ahead log readers and a writer do not wait for each other. FULL: a commit is on the disk
-        // when it returns, also if the power fails in the next moment.
-        set("journal_mode", "wal")?;
+        // With a write-ahead log readers and a writer do not wait for each other. It takes the file for itself to
+        // switch to that, once, and does not wait if others have just opened it, for which several processes that
+        // make a new one together must wait here.
+        let until = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            match set("journal_mode", "wal") {
+                Err(StoreError::Busy) if Instant::now() < until => std::thread::sleep(BUSY_PAUSE),
+                result => break result?,
+            }
+        }
+        // A commit is on the disk when it returns, also if the power fails in the next moment.
         set("synchronous", "full")?;
         set("foreign_keys", "on")?;
         // A removed password hash is not left behind in an unused part of the file.

@@ -89,30 +89,18 @@ impl StoreError {
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::NotADatabase) => Self::NotOurs { path },
-            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged {
-                path,
-                detail: source.to_string(),
-            },
-            _ => Self::Sqlite {
-                path,
-                source: Arc::new(source),
-            },
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, detail: source.to_string() },
+            _ => Self::Sqlite { path, source: Arc::new(source) },
         }
     }
 
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            source: Arc::new(source),
-        }
+        Self::Io { path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// Whether this is about the database, and not an answer about an account.
     pub(super) fn is_trouble(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::Busy | Self::Stopped
-        )
+        !matches!(self, Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::Busy | Self::Stopped)
     }
 
     /// The message with its causes, on one line.
@@ -146,32 +134,20 @@ impl fmt::Display for StoreError {
                  run it as the owner (sudo -u '#{owner}')",
                 path.display()
             ),
-            Self::Exposed { path, mode } => write!(
-                f,
-                "{0} may be used by others (mode {mode:04o}): run chmod go= '{0}'",
-                path.display()
-            ),
-            Self::NotOurs { path } => write!(
-                f,
-                "{} is not a database of bester: move it away, or configure another path",
-                path.display()
-            ),
+            Self::Exposed { path, mode } => write!(f, "{0} may be used by others (mode {mode:04o}): run chmod go= '{0}'", path.display()),
+            Self::NotOurs { path } => write!(f, "{} is not a database of bester: move it away, or configure another path", path.display()),
             Self::Newer { path, found, known } => write!(
                 f,
                 "{} was written by a newer bester (version {found} of its tables, this one knows {known}): \
                  use that one, or a backup from before the update",
                 path.display()
             ),
-            Self::Damaged { path, detail } => write!(
-                f,
-                "{} is damaged ({detail}): use a backup, or the command .recover of the sqlite3 program",
-                path.display()
-            ),
-            Self::BadAccount { path, name, detail } => write!(
-                f,
-                "the account {name:?} in {} cannot be used ({detail}): remove it, or give it a new password",
-                path.display()
-            ),
+            Self::Damaged { path, detail } => {
+                write!(f, "{} is damaged ({detail}): use a backup, or the command .recover of the sqlite3 program", path.display())
+            }
+            Self::BadAccount { path, name, detail } => {
+                write!(f, "the account {name:?} in {} cannot be used ({detail}): remove it, or give it a new password", path.display())
+            }
             Self::Sqlite { path, .. } => write!(f, "cannot use the database {}", path.display()),
             Self::Busy => f.write_str("the database is busy: try again"),
             Self::Stopped => f.write_str("the database takes no more changes after a failure"),

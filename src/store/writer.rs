@@ -48,10 +48,7 @@ impl Store {
         let timeout = database.connection.busy_timeout(LOCK_WITHIN);
         timeout.map_err(io::Error::other)?;
         let (orders, incoming) = bounded(queue);
-        let mut writer = Writer {
-            database,
-            failed: false,
-        };
+        let mut writer = Writer { database, failed: false };
         let thread = crate::thread::spawn("storage", STACK_BYTES, move || writer.run(&incoming))?;
         Ok((Self { orders }, thread))
     }
@@ -77,27 +74,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unknown`], [`StoreError::Changed`], or the database's trouble.
-    pub fn change_password(
-        &self,
-        name: Username,
-        password: Hash,
-        expected: u64,
-    ) -> Result<u64, StoreError> {
-        self.change(Change::Password {
-            name,
-            password,
-            expected,
-        })
+    pub fn change_password(&self, name: Username, password: Hash, expected: u64) -> Result<u64, StoreError> {
+        self.change(Change::Password { name, password, expected })
     }
 
     /// How accounts stand: those of `names` in that order, or all that there are.
     ///
     /// # Errors
     /// The database's trouble.
-    pub fn standings(
-        &self,
-        names: Option<Vec<Username>>,
-    ) -> Result<Vec<(Username, Standing)>, StoreError> {
+    pub fn standings(&self, names: Option<Vec<Username>>) -> Result<Vec<(Username, Standing)>, StoreError> {
         self.ask(ANSWER_WITHIN, |reply| Work::Standings { names, reply })
     }
 
@@ -105,17 +90,10 @@ impl Store {
         self.ask(ANSWER_WITHIN, |reply| Work::Change { change, reply })
     }
 
-    fn ask<T>(
-        &self,
-        patience: Duration,
-        work: impl FnOnce(Reply<T>) -> Work,
-    ) -> Result<T, StoreError> {
+    fn ask<T>(&self, patience: Duration, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, StoreError> {
         let now = Instant::now();
         let (reply, answer) = bounded(1);
-        let order = Order {
-            begin_by: now + BEGIN_WITHIN,
-            work: work(reply),
-        };
+        let order = Order { begin_by: now + BEGIN_WITHIN, work: work(reply) };
         self.orders.try_send(order).map_err(|e| match e {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Disconnected(_) => StoreError::Stopped,
@@ -140,42 +118,22 @@ struct Order {
 
 #[derive(Debug)]
 enum Work {
-    Account {
-        name: Username,
-        reply: Reply<Option<Account>>,
-    },
-    Standings {
-        names: Option<Vec<Username>>,
-        reply: Reply<Vec<(Username, Standing)>>,
-    },
-    Change {
-        change: Change,
-        reply: Reply<u64>,
-    },
+    Account { name: Username, reply: Reply<Option<Account>> },
+    Standings { names: Option<Vec<Username>>, reply: Reply<Vec<(Username, Standing)>> },
+    Change { change: Change, reply: Reply<u64> },
 }
 
 #[derive(Debug)]
 enum Change {
-    Register {
-        name: Username,
-        password: Hash,
-    },
-    Password {
-        name: Username,
-        password: Hash,
-        expected: u64,
-    },
+    Register { name: Username, password: Hash },
+    Password { name: Username, password: Hash, expected: u64 },
 }
 
 impl Change {
     fn carry_out(&self, accounts: &Accounts<'_>) -> Result<u64, StoreError> {
         match self {
             Self::Register { name, password } => accounts.add(name, password),
-            Self::Password {
-                name,
-                password,
-                expected,
-            } => accounts.set_password(name, password, Some(*expected)),
+            Self::Password { name, password, expected } => accounts.set_password(name, password, Some(*expected)),
         }
     }
 }
@@ -220,13 +178,8 @@ impl Writer {
             return;
         }
         match self.change(&changes) {
-            Ok(results) => replies
-                .iter()
-                .zip(results)
-                .for_each(|(reply, result)| answer(reply, result)),
-            Err(e) => replies
-                .iter()
-                .for_each(|reply| answer(reply, Err(e.clone()))),
+            Ok(results) => replies.iter().zip(results).for_each(|(reply, result)| answer(reply, result)),
+            Err(e) => replies.iter().for_each(|reply| answer(reply, Err(e.clone()))),
         }
     }
 
@@ -248,10 +201,7 @@ impl Writer {
     }
 }
 
-fn change_all(
-    database: &mut Database,
-    changes: &[Change],
-) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
+fn change_all(database: &mut Database, changes: &[Change]) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
     let (mut transaction, path) = database.begin()?;
     let fail = |e| StoreError::of(path, e);
     let mut results = Vec::with_capacity(changes.len());

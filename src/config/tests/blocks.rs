@@ -36,76 +36,35 @@ fn server_has_a_name_and_a_directory() {
             "2:45: server.stateDirectory: expected text in double quotes, found a number",
         ],
     );
-    check_block(
-        r#""server": {"stateDirectory": ""}"#,
-        &["2:30: server.stateDirectory: expected a path, found \"\""],
-    );
+    check_block(r#""server": {"stateDirectory": ""}"#, &["2:30: server.stateDirectory: expected a path, found \"\""]);
     check_block(
         r#""server": {"stateDirectory": "a\u0000b"}"#,
         &["2:30: server.stateDirectory: expected text without \\u0000, found \"a\\0b\""],
     );
-    check_block(
-        r#""server": []"#,
-        &["2:11: server: expected a block in braces, found a list"],
-    );
-    let config = good(
-        r#"{"network": {"tcp4": {"port": 1}}, "server": {"name": "A:1", "stateDirectory": "./x/../y"}}"#,
-    );
+    check_block(r#""server": []"#, &["2:11: server: expected a block in braces, found a list"]);
+    let config = good(r#"{"network": {"tcp4": {"port": 1}}, "server": {"name": "A:1", "stateDirectory": "./x/../y"}}"#);
     assert_eq!(config.server.name.as_str(), "A:1");
-    assert_eq!(
-        config.server.state_directory,
-        Path::new("/etc/bester/x/../y")
-    );
+    assert_eq!(config.server.state_directory, Path::new("/etc/bester/x/../y"));
     assert_eq!(config.database, Path::new("/etc/bester/x/../y/bester.db"));
 }
 
 #[test]
 fn network_has_a_listener_with_a_sound_address() {
-    check(
-        "{}",
-        &["1:1: network: is missing; expected a block with at least one of tcp4, tcp6 and unix"],
-    );
+    check("{}", &["1:1: network: is missing; expected a block with at least one of tcp4, tcp6 and unix"]);
     for (network, expected) in [
-        (
-            "{}",
-            "1:13: network: is missing; expected at least one of the blocks tcp4, tcp6 and unix",
-        ),
-        (
-            r#"{"types": []}"#,
-            "1:23: network.types: is missing; expected at least one of \"tcp4\", \"tcp6\" and \"unix\"",
-        ),
-        (
-            r#"{"types": ["unix"], "tcp4": {"port": 1}}"#,
-            "1:24: network.types[0]: has no block in `network`",
-        ),
-        (
-            r#"{"types": ["tcp4", "tcp4"], "tcp4": {"port": 1}}"#,
-            "1:32: network.types[1]: is named twice",
-        ),
+        ("{}", "1:13: network: is missing; expected at least one of the blocks tcp4, tcp6 and unix"),
+        (r#"{"types": []}"#, "1:23: network.types: is missing; expected at least one of \"tcp4\", \"tcp6\" and \"unix\""),
+        (r#"{"types": ["unix"], "tcp4": {"port": 1}}"#, "1:24: network.types[0]: has no block in `network`"),
+        (r#"{"types": ["tcp4", "tcp4"], "tcp4": {"port": 1}}"#, "1:32: network.types[1]: is named twice"),
         (
             r#"{"types": ["tcp4"], "tcp4": {"port": 1}, "tcp6": {"port": -1}}"#,
             "1:71: network.tcp6.port: expected a port from 0 to 65535, found -1",
         ),
-        (
-            r#"{"tcp4": {}}"#,
-            "1:22: network.tcp4.port: is missing; expected a port from 0 to 65535",
-        ),
-        (
-            r#"{"tcp4": {"port": "+1"}}"#,
-            "1:31: network.tcp4.port: expected a port from 0 to 65535, found \"+1\"",
-        ),
-        (
-            r#"{"tcp4": {"port": ""}}"#,
-            "1:31: network.tcp4.port: expected a port from 0 to 65535, found \"\"",
-        ),
-        (
-            r#"{"tcp4": {"port": 1e2}}"#,
-            "1:31: network.tcp4.port: expected a port from 0 to 65535, found 1e2",
-        ),
-        (
-            r#"{"tcp4": {"port": true}}"#,
-            "1:31: network.tcp4.port: expected a port from 0 to 65535, found true",
-        ),
+        (r#"{"tcp4": {}}"#, "1:22: network.tcp4.port: is missing; expected a port from 0 to 65535"),
+        (r#"{"tcp4": {"port": "+1"}}"#, "1:31: network.tcp4.port: expected a port from 0 to 65535, found \"+1\""),
+        (r#"{"tcp4": {"port": ""}}"#, "1:31: network.tcp4.port: expected a port from 0 to 65535, found \"\""),
+        (r#"{"tcp4": {"port": 1e2}}"#, "1:31: network.tcp4.port: expected a port from 0 to 65535, found 1e2"),
+        (r#"{"tcp4": {"port": true}}"#, "1:31: network.tcp4.port: expected a port from 0 to 65535, found true"),
         (
             r#"{"tcp4": {"port": 1, "address": "::1"}}"#,
             "1:45: network.tcp4.address: expected an IPv4 address such as \"127.0.0.1\" or \"0.0.0.0\", found \"::1\"",
@@ -114,10 +73,7 @@ fn network_has_a_listener_with_a_sound_address() {
             r#"{"tcp6": {"port": 1, "address": "localhost"}}"#,
             "1:45: network.tcp6.address: expected an IPv6 address such as \"::1\" or \"::\", found \"localhost\"",
         ),
-        (
-            r#"{"unix": {}}"#,
-            "1:22: network.unix.address: is missing; expected the path of the socket",
-        ),
+        (r#"{"unix": {}}"#, "1:22: network.unix.address: is missing; expected the path of the socket"),
         (
             r#"{"unix": {"address": "s", "mode": "0680"}}"#,
             "1:47: network.unix.mode: expected permission bits in octal digits such as \"0660\", found \"0680\"",
@@ -126,10 +82,7 @@ fn network_has_a_listener_with_a_sound_address() {
             r#"{"unix": {"address": "s", "mode": "4755"}}"#,
             "1:47: network.unix.mode: expected permission bits in octal digits such as \"0660\", found \"4755\"",
         ),
-        (
-            r#"{"unix": {"address": "s", "mode": 660}}"#,
-            "1:47: network.unix.mode: expected text in double quotes, found a number",
-        ),
+        (r#"{"unix": {"address": "s", "mode": 660}}"#, "1:47: network.unix.mode: expected text in double quotes, found a number"),
     ] {
         check(&format!("{{\"network\": {network}}}"), &[expected]);
     }
@@ -137,31 +90,17 @@ fn network_has_a_listener_with_a_sound_address() {
         r#"{"network": {"types": ["tcp6", "unix"], "tcp4": {"port": 1},
             "tcp6": {"port": "0", "address": "::"}, "unix": {"address": "s", "mode": "660"}}}"#,
     );
-    let unix = UnixListen {
-        path: "/etc/bester/s".into(),
-        mode: 0o660,
-    };
-    assert_eq!(
-        config.network,
-        Network {
-            tcp4: None,
-            tcp6: Some("[::]:0".parse().unwrap()),
-            unix: Some(unix)
-        }
-    );
+    let unix = UnixListen { path: "/etc/bester/s".into(), mode: 0o660 };
+    assert_eq!(config.network, Network { tcp4: None, tcp6: Some("[::]:0".parse().unwrap()), unix: Some(unix) });
 }
 
 #[test]
 fn socket_paths_fit_their_address() {
     let name = "x".repeat(107 - "/etc/bester/".len());
-    good(&format!(
-        r#"{{"network": {{"unix": {{"address": "{name}"}}}}}}"#
-    ));
+    good(&format!(r#"{{"network": {{"unix": {{"address": "{name}"}}}}}}"#));
     check(
         &format!(r#"{{"network": {{"unix": {{"address": "{name}x"}}}}}}"#),
-        &[&format!(
-            "1:34: network.unix.address: /etc/bester/{name}x has 108 bytes; a UNIX socket's path has at most 107"
-        )],
+        &[&format!("1:34: network.unix.address: /etc/bester/{name}x has 108 bytes; a UNIX socket's path has at most 107")],
     );
     check_handler(
         &format!(r#"{{"unixDomainSocketPath": "{name}x"}}"#),
@@ -188,25 +127,13 @@ fn socket_paths_fit_their_address() {
 fn database_is_sqlite() {
     check_block(
         r#""database": {"type": "postgres", "file": 1}"#,
-        &[
-            "2:22: database.type: expected \"sqlite\", found \"postgres\"",
-            "2:34: database.file: unknown key `file`",
-        ],
+        &["2:22: database.type: expected \"sqlite\", found \"postgres\"", "2:34: database.file: unknown key `file`"],
     );
     const REDIS: &str = "this server keeps its accounts in SQLite, not in Redis; \
         remove the block `database`, or change its type to \"sqlite\" and remove the rest";
-    check_block(
-        r#""database": {"redis": {"x": 1}, "path": 5}"#,
-        &[&format!("2:13: database: {REDIS}")],
-    );
-    check_block(
-        r#""database": {"type": "redis", "path": 5}"#,
-        &[&format!("2:22: database.type: {REDIS}")],
-    );
-    check_block(
-        r#""database": {"type": "sqlite", "redis": {}}"#,
-        &["2:32: database.redis: unknown key `redis`"],
-    );
+    check_block(r#""database": {"redis": {"x": 1}, "path": 5}"#, &[&format!("2:13: database: {REDIS}")]);
+    check_block(r#""database": {"type": "redis", "path": 5}"#, &[&format!("2:22: database.type: {REDIS}")]);
+    check_block(r#""database": {"type": "sqlite", "redis": {}}"#, &["2:32: database.redis: unknown key `redis`"]);
     let config = good(r#"{"network": {"tcp4": {"port": 1}}, "database": {"path": "/var/a.db"}}"#);
     assert_eq!(config.database, Path::new("/var/a.db"));
 }
@@ -222,76 +149,40 @@ fn accounts_need_a_token_exactly_if_they_ask_for_one() {
         ],
     );
     let clash = "goes only with \"registration\": \"token\"";
-    check_block(
-        r#""accounts": {"token": "t"}"#,
-        &[&format!("2:23: accounts.token: {clash}")],
-    );
-    check_block(
-        r#""accounts": {"registration": "open", "token": "t"}"#,
-        &[&format!("2:47: accounts.token: {clash}")],
-    );
+    check_block(r#""accounts": {"token": "t"}"#, &[&format!("2:23: accounts.token: {clash}")]);
+    check_block(r#""accounts": {"registration": "open", "token": "t"}"#, &[&format!("2:47: accounts.token: {clash}")]);
     check_block(
         r#""accounts": {"registration": "Open", "token": "t"}"#,
-        &[
-            "2:30: accounts.registration: expected \"closed\" or \"open\" or \"token\", found \"Open\"",
-        ],
+        &["2:30: accounts.registration: expected \"closed\" or \"open\" or \"token\", found \"Open\""],
     );
     for (block, registration) in [
         (r#""registration": "open""#, Registration::Open),
         (r#""registration": "closed""#, Registration::Closed),
-        (
-            r#""registration": "token", "token": "t""#,
-            Registration::Token("/etc/bester/t".into()),
-        ),
+        (r#""registration": "token", "token": "t""#, Registration::Token("/etc/bester/t".into())),
         ("", Registration::Closed),
     ] {
-        let text =
-            format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, \"accounts\": {{{block}}}}}");
-        assert_eq!(
-            good(&text).accounts,
-            Accounts {
-                registration,
-                password_minimum: 8
-            },
-            "{block}"
-        );
+        let text = format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, \"accounts\": {{{block}}}}}");
+        assert_eq!(good(&text).accounts, Accounts { registration, password_minimum: 8 }, "{block}");
     }
 }
 
 #[test]
 fn limits_fit_each_other() {
     for (limits, expected) in [
-        (
-            r#"{"frameBytes": 1073741825}"#,
-            &[
-                "2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found 1073741825",
-            ][..],
-        ),
-        (
-            r#"{"frameBytes": -1}"#,
-            &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found -1"],
-        ),
-        (
-            r#"{"frameBytes": "1 MiB"}"#,
-            &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found text"],
-        ),
+        (r#"{"frameBytes": 1073741825}"#, &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found 1073741825"][..]),
+        (r#"{"frameBytes": -1}"#, &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found -1"]),
+        (r#"{"frameBytes": "1 MiB"}"#, &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found text"]),
         (
             r#"{"frameBytes": 99999999999999999999}"#,
-            &[
-                "2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found 99999999999999999999",
-            ],
+            &["2:26: limits.frameBytes: expected a whole number from 1 to 1073741824, found 99999999999999999999"],
         ),
         (
             r#"{"frameBytesBeforeLogin": 1048577}"#,
-            &[
-                "2:37: limits.frameBytesBeforeLogin: expected at most 1048576: it must not be more than `frameBytes`",
-            ],
+            &["2:37: limits.frameBytesBeforeLogin: expected at most 1048576: it must not be more than `frameBytes`"],
         ),
         (
             r#"{"frameBytes": 16383}"#,
-            &[
-                "2:26: limits.frameBytes: expected at least 16384: it must not be less than `frameBytesBeforeLogin`",
-            ],
+            &["2:26: limits.frameBytes: expected at least 16384: it must not be less than `frameBytesBeforeLogin`"],
         ),
         (
             r#"{"frameBytes": 9, "frameBytesBeforeLogin": 10, "incomingBytesTotal": 8, "outgoingBytesTotal": 4194303}"#,
@@ -304,9 +195,7 @@ fn limits_fit_each_other() {
         ),
         (
             r#"{"frameBytes": 9, "maxConnections": 1}"#,
-            &[
-                "2:29: limits.maxConnections: unknown key `maxConnections`; did you mean `connections`?",
-            ],
+            &["2:29: limits.maxConnections: unknown key `maxConnections`; did you mean `connections`?"],
         ),
     ] {
         check_block(&format!("\"limits\": {limits}"), expected);

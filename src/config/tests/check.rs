@@ -15,19 +15,10 @@ impl World {
     /// A sound configuration: an empty directory, one listener, one handler.
     fn new() -> World {
         let blocks = [
-            (
-                "network",
-                r#"{"tcp4": {"port": 1}, "unix": {"address": "bester-state/s"}}"#,
-            ),
-            (
-                "handlers",
-                r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat"}}}"#,
-            ),
+            ("network", r#"{"tcp4": {"port": 1}, "unix": {"address": "bester-state/s"}}"#),
+            ("handlers", r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat"}}}"#),
         ];
-        World {
-            directory: tempfile::tempdir().unwrap(),
-            blocks: BTreeMap::from(blocks),
-        }
+        World { directory: tempfile::tempdir().unwrap(), blocks: BTreeMap::from(blocks) }
     }
 
     fn with(mut self, block: &'static str, value: &'static str) -> World {
@@ -52,14 +43,9 @@ impl World {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let blocks: Vec<_> = self
-            .blocks
-            .iter()
-            .map(|(key, value)| format!("\"{key}\": {value}"))
-            .collect();
+        let blocks: Vec<_> = self.blocks.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
         let text = format!("{{{}}}", blocks.join(", "));
-        let config =
-            Config::from_text(&text, &self.path("bester.conf")).unwrap_or_else(|m| panic!("{m}"));
+        let config = Config::from_text(&text, &self.path("bester.conf")).unwrap_or_else(|m| panic!("{m}"));
         assert_eq!(config.limits, Limits::default());
         problems(&config)
     }
@@ -70,10 +56,7 @@ impl World {
         let found = self.problems();
         let subject = self.path(subject).display().to_string();
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(
-            (&*found[0].key, &found[0].subject, &found[0].flaw),
-            (key, &subject, &flaw)
-        );
+        assert_eq!((&*found[0].key, &found[0].subject, &found[0].flaw), (key, &subject, &flaw));
         assert_eq!(exit_code(&found), Some(code));
         assert!(!found[0].remedy.is_empty());
     }
@@ -97,19 +80,10 @@ fn sound_configuration_has_no_problems_and_nothing_is_made() {
 
 #[test]
 fn handler_program_must_be_there_and_run() {
-    let world = || {
-        World::new().with(
-            "handlers",
-            r#"{"typeMap": {"a": {"handlerBinary": "./prog"}}}"#,
-        )
-    };
+    let world = || World::new().with("handlers", r#"{"typeMap": {"a": {"handlerBinary": "./prog"}}}"#);
     world().has(BINARY, "prog", Flaw::Missing, 69);
-    world()
-        .directory("prog", 0o755)
-        .has(BINARY, "prog", Flaw::NotA("a program"), 78);
-    world()
-        .file("prog", 0o644, "")
-        .has(BINARY, "prog", Flaw::NotExecutable, 77);
+    world().directory("prog", 0o755).has(BINARY, "prog", Flaw::NotA("a program"), 78);
+    world().file("prog", 0o644, "").has(BINARY, "prog", Flaw::NotExecutable, 77);
     world().file("prog", 0o755, "").is_sound();
     for (head, missing) in [
         ("#!/bin/sh", None),
@@ -117,10 +91,7 @@ fn handler_program_must_be_there_and_run() {
         ("#! /nowhere/python -u\nx", Some("/nowhere/python")),
         ("#!/usr/bin/env sh\n", None),
         ("#!/usr/bin/env -S sh -e\n", None),
-        (
-            "#!/usr/bin/env no-such-interpreter\n",
-            Some("no-such-interpreter"),
-        ),
+        ("#!/usr/bin/env no-such-interpreter\n", Some("no-such-interpreter")),
         ("#!/usr/bin/env A=b no-such-interpreter\n", None), // not understood, so not judged
         ("#!\n", None),
         ("no script", None),
@@ -139,32 +110,16 @@ fn working_directory_must_be_there() {
     let block = r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "workingDirectory": "work"}}}"#;
     let world = || World::new().with("handlers", block);
     world().has(KEY, "work", Flaw::Missing, 69);
-    world()
-        .file("work", 0o644, "")
-        .has(KEY, "work", Flaw::NotA("a directory"), 78);
+    world().file("work", 0o644, "").has(KEY, "work", Flaw::NotA("a directory"), 78);
     world().directory("work", 0o755).is_sound();
 }
 
 #[test]
 fn state_directory_is_private_or_can_be_made() {
     World::new().directory("bester-state", 0o700).is_sound();
-    World::new().directory("bester-state", 0o750).has(
-        STATE,
-        "bester-state",
-        Flaw::OpenToOthers(0o750),
-        77,
-    );
-    World::new().directory("bester-state", 0o701).has(
-        STATE,
-        "bester-state",
-        Flaw::OpenToOthers(0o701),
-        77,
-    );
-    let state = |path| {
-        World::new()
-            .with("server", path)
-            .with("network", r#"{"tcp4": {"port": 1}}"#)
-    };
+    World::new().directory("bester-state", 0o750).has(STATE, "bester-state", Flaw::OpenToOthers(0o750), 77);
+    World::new().directory("bester-state", 0o701).has(STATE, "bester-state", Flaw::OpenToOthers(0o701), 77);
+    let state = |path| World::new().with("server", path).with("network", r#"{"tcp4": {"port": 1}}"#);
     state(r#"{"stateDirectory": "a/b/c"}"#).is_sound();
     let world = state(r#"{"stateDirectory": "file"}"#).file("file", 0o600, "");
     world.has(STATE, "file", Flaw::NotA("a directory"), 78);
@@ -177,68 +132,29 @@ fn database_is_private_and_a_file() {
     const KEY: &str = "database.path";
     let world = || World::new().with("database", r#"{"path": "db/accounts.db"}"#);
     world().has(KEY, "db", Flaw::Missing, 69);
-    let world = || {
-        World::new()
-            .with("database", r#"{"path": "db/accounts.db"}"#)
-            .directory("db", 0o755)
-    };
+    let world = || World::new().with("database", r#"{"path": "db/accounts.db"}"#).directory("db", 0o755);
     world().is_sound();
     world().file("db/accounts.db", 0o600, "").is_sound();
-    world().file("db/accounts.db", 0o640, "").has(
-        KEY,
-        "db/accounts.db",
-        Flaw::OpenToOthers(0o640),
-        77,
-    );
-    world().directory("db/accounts.db", 0o700).has(
-        KEY,
-        "db/accounts.db",
-        Flaw::NotA("an ordinary file"),
-        78,
-    );
+    world().file("db/accounts.db", 0o640, "").has(KEY, "db/accounts.db", Flaw::OpenToOthers(0o640), 77);
+    world().directory("db/accounts.db", 0o700).has(KEY, "db/accounts.db", Flaw::NotA("an ordinary file"), 78);
 }
 
 #[test]
 fn what_belongs_to_others_is_refused() {
     let ours = rustix::process::geteuid().as_raw();
     if ours == 0 {
-        let world =
-            World::new()
-                .directory("bester-state", 0o700)
-                .file("bester-state/bester.db", 0o600, "");
+        let world = World::new().directory("bester-state", 0o700).file("bester-state/bester.db", 0o600, "");
         chown(world.path("bester-state"), Some(12345), None).unwrap();
-        world.has(
-            STATE,
-            "bester-state",
-            Flaw::Owner { owner: 12345, ours },
-            77,
-        );
+        world.has(STATE, "bester-state", Flaw::Owner { owner: 12345, ours }, 77);
         chown(world.path("bester-state"), Some(0), None).unwrap();
         chown(world.path("bester-state/bester.db"), Some(12345), None).unwrap();
-        world.has(
-            "database.path",
-            "bester-state/bester.db",
-            Flaw::Owner { owner: 12345, ours },
-            77,
-        );
+        world.has("database.path", "bester-state/bester.db", Flaw::Owner { owner: 12345, ours }, 77);
     } else {
-        let found = World::new()
-            .with("database", r#"{"path": "/etc/passwd"}"#)
-            .problems();
-        assert!(
-            found
-                .iter()
-                .any(|p| p.flaw == Flaw::Owner { owner: 0, ours }),
-            "{found:?}"
-        );
+        let found = World::new().with("database", r#"{"path": "/etc/passwd"}"#).problems();
+        assert!(found.iter().any(|p| p.flaw == Flaw::Owner { owner: 0, ours }), "{found:?}");
         // Root may write anywhere, so only others can see this.
         let found = World::new().directory(".", 0o500).problems();
-        assert!(
-            found
-                .iter()
-                .any(|p| p.key == STATE && p.flaw == Flaw::NotWritable),
-            "{found:?}"
-        );
+        assert!(found.iter().any(|p| p.key == STATE && p.flaw == Flaw::NotWritable), "{found:?}");
     }
 }
 
@@ -249,18 +165,10 @@ fn token_is_a_secret() {
     world().has(KEY, "token", Flaw::Missing, 69);
     world().file("token", 0o600, "t").is_sound();
     world().file("token", 0o640, "t").is_sound();
-    world()
-        .file("token", 0o644, "t")
-        .has(KEY, "token", Flaw::OpenToOthers(0o644), 77);
-    world()
-        .file("token", 0o660, "t")
-        .has(KEY, "token", Flaw::OpenToOthers(0o660), 77);
-    world()
-        .file("token", 0o600, "")
-        .has(KEY, "token", Flaw::Empty, 78);
-    world()
-        .directory("token", 0o700)
-        .has(KEY, "token", Flaw::NotA("an ordinary file"), 78);
+    world().file("token", 0o644, "t").has(KEY, "token", Flaw::OpenToOthers(0o644), 77);
+    world().file("token", 0o660, "t").has(KEY, "token", Flaw::OpenToOthers(0o660), 77);
+    world().file("token", 0o600, "").has(KEY, "token", Flaw::Empty, 78);
+    world().directory("token", 0o700).has(KEY, "token", Flaw::NotA("an ordinary file"), 78);
 }
 
 #[test]
@@ -268,18 +176,10 @@ fn sockets_have_a_place() {
     const KEY: &str = "network.unix.address";
     let world = || World::new().with("network", r#"{"unix": {"address": "run/s"}}"#);
     world().has(KEY, "run", Flaw::Missing, 69);
-    world()
-        .file("run", 0o600, "")
-        .has(KEY, "run", Flaw::NotA("a directory"), 78);
-    let world = || {
-        World::new()
-            .with("network", r#"{"unix": {"address": "run/s"}}"#)
-            .directory("run", 0o755)
-    };
+    world().file("run", 0o600, "").has(KEY, "run", Flaw::NotA("a directory"), 78);
+    let world = || World::new().with("network", r#"{"unix": {"address": "run/s"}}"#).directory("run", 0o755);
     world().is_sound();
-    world()
-        .file("run/s", 0o600, "")
-        .has(KEY, "run/s", Flaw::InTheWay, 78);
+    world().file("run/s", 0o600, "").has(KEY, "run/s", Flaw::InTheWay, 78);
     let stale = world();
     UnixListener::bind(stale.path("run/s")).unwrap();
     stale.is_sound();
@@ -288,34 +188,17 @@ fn sockets_have_a_place() {
     link.has(KEY, "run/s", Flaw::InTheWay, 78);
 
     let handler = |entry| World::new().with("handlers", entry);
-    let world = handler(
-        r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "unixDomainSocketPath": "run/s"}}}"#,
-    );
-    world.has(
-        "handlers.typeMap.a.unixDomainSocketPath",
-        "run",
-        Flaw::Missing,
-        69,
-    );
+    let world = handler(r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "unixDomainSocketPath": "run/s"}}}"#);
+    world.has("handlers.typeMap.a.unixDomainSocketPath", "run", Flaw::Missing, 69);
     handler(r#"{"typeMap": {"a": {"unixDomainSocketPath": "run/s"}}}"#).is_sound();
-    let world = handler(
-        r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "informerSocketPath": "run/s"}}}"#,
-    );
-    world.has(
-        "handlers.typeMap.a.informerSocketPath",
-        "run",
-        Flaw::Missing,
-        69,
-    );
+    let world = handler(r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "informerSocketPath": "run/s"}}}"#);
+    world.has("handlers.typeMap.a.informerSocketPath", "run", Flaw::Missing, 69);
 }
 
 #[test]
 fn addresses_are_of_this_machine() {
     // An address that is set aside for examples.
-    let world = World::new().with(
-        "network",
-        r#"{"tcp4": {"address": "192.0.2.1", "port": 1}}"#,
-    );
+    let world = World::new().with("network", r#"{"tcp4": {"address": "192.0.2.1", "port": 1}}"#);
     let found = world.problems();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(
@@ -328,12 +211,7 @@ fn addresses_are_of_this_machine() {
 
 #[test]
 fn several_problems_have_one_exit_code() {
-    let world = World::new()
-        .with(
-            "handlers",
-            r#"{"typeMap": {"a": {"handlerBinary": "/no/program"}}}"#,
-        )
-        .directory("bester-state", 0o755);
+    let world = World::new().with("handlers", r#"{"typeMap": {"a": {"handlerBinary": "/no/program"}}}"#).directory("bester-state", 0o755);
     let codes: Vec<_> = world.problems().iter().map(Problem::exit_code).collect();
     assert_eq!(codes, [77, 69]);
     assert_eq!(exit_code(&world.problems()), Some(77));

@@ -9,11 +9,7 @@ use super::*;
 fn every_known_key_is_read() {
     for (block, names) in KEYS {
         for name in *names {
-            let path = if block.is_empty() {
-                (*name).to_owned()
-            } else {
-                format!("{block}.{name}")
-            };
+            let path = if block.is_empty() { (*name).to_owned() } else { format!("{block}.{name}") };
             let mut text = "null".to_owned();
             for part in path.rsplit('.') {
                 text = format!("{{\"{}\": {text}}}", if part == "*" { "a" } else { part });
@@ -43,24 +39,15 @@ fn example_shows_every_key_and_its_default() {
     );
     assert_eq!(shown, least);
     // With what stands behind comments too; only the token asks for another value beside it.
-    let text = uncommented().replace(
-        "\"registration\": \"closed\"",
-        "\"registration\": \"token\"",
-    );
+    let text = uncommented().replace("\"registration\": \"closed\"", "\"registration\": \"token\"");
     let all = load(&text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
     assert_eq!(all.server.name.as_str(), "chat.example.org");
-    assert_eq!(
-        all.accounts.registration,
-        Registration::Token("/etc/bester/registration-token".into())
-    );
+    assert_eq!(all.accounts.registration, Registration::Token("/etc/bester/registration-token".into()));
     assert_eq!(all.handlers, least.handlers);
     let tree = serde_json::from_str(&config_as_json(&text)).unwrap();
     for (block, names) in KEYS {
         for name in keys(block) {
-            assert!(
-                has(&tree, block, name),
-                "`{block}` in bester.conf.example does not explain `{name}`"
-            );
+            assert!(has(&tree, block, name), "`{block}` in bester.conf.example does not explain `{name}`");
         }
         assert!(!names.is_empty(), "{block}");
     }
@@ -89,10 +76,7 @@ fn has(tree: &serde_json::Value, block: &str, key: &str) -> bool {
     let mut blocks = vec![tree];
     for part in block.split('.').filter(|part| !part.is_empty()) {
         blocks = if part == "*" {
-            blocks
-                .iter()
-                .flat_map(|b| b.as_object().unwrap().values())
-                .collect()
+            blocks.iter().flat_map(|b| b.as_object().unwrap().values()).collect()
         } else {
             blocks.iter().filter_map(|b| b.get(part)).collect()
         };
@@ -121,30 +105,16 @@ fn file_of_besterd_has_one_mistake() {
 }"#;
     check(
         text,
-        &[
-            "15:28: database.type: this server keeps its accounts in SQLite, not in Redis; \
-           remove the block `database`, or change its type to \"sqlite\" and remove the rest",
-        ],
+        &["15:28: database.type: this server keeps its accounts in SQLite, not in Redis; \
+           remove the block `database`, or change its type to \"sqlite\" and remove the rest"],
     );
-    let without: Vec<_> = text
-        .lines()
-        .filter(|line| !line.contains("redis"))
-        .collect();
+    let without: Vec<_> = text.lines().filter(|line| !line.contains("redis")).collect();
     let config = good(&without.join("\n"));
     assert_eq!(config.network.tcp4, Some("0.0.0.0:2223".parse().unwrap()));
     assert_eq!(config.network.tcp6, Some("[::]:2224".parse().unwrap()));
-    assert_eq!(
-        config.handlers["type1"].program.as_ref().unwrap().path,
-        Path::new("/etc/bester/testing/one.py")
-    );
+    assert_eq!(config.handlers["type1"].program.as_ref().unwrap().path, Path::new("/etc/bester/testing/one.py"));
     assert_eq!(config.handlers["type2"].program, None);
-    let transport = HandlerTransport::Unix {
-        path: "/etc/bester/bSock".into(),
-        persistent: false,
-    };
+    let transport = HandlerTransport::Unix { path: "/etc/bester/bSock".into(), persistent: false };
     assert_eq!(config.handlers["type2"].transport, transport);
-    assert_eq!(
-        config.server.state_directory,
-        Path::new("/etc/bester/bester-state")
-    );
+    assert_eq!(config.server.state_directory, Path::new("/etc/bester/bester-state"));
 }

@@ -12,10 +12,7 @@ fn sockets_have_paths_of_their_own() {
         )
     };
     check(
-        &text(
-            r#""handlerBinary": "/bin/cat", "informerSocketPath": "s""#,
-            r#""unixDomainSocketPath": "s""#,
-        ),
+        &text(r#""handlerBinary": "/bin/cat", "informerSocketPath": "s""#, r#""unixDomainSocketPath": "s""#),
         &[
             "2:58: handlers.typeMap.a.informerSocketPath: \
              the socket /etc/bester/s is also that of network.unix.address; expected a path of its own",
@@ -42,9 +39,7 @@ fn handlers_are_those_that_are_available() {
         )
     };
     let names = |block: &str| -> Vec<String> {
-        let config = good(&format!(
-            "{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, {block}}}"
-        ));
+        let config = good(&format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, {block}}}"));
         config.handlers.keys().map(ToString::to_string).collect()
     };
     assert_eq!(names(&types("")), ["a:b%", "echo"]);
@@ -77,12 +72,8 @@ fn handlers_are_those_that_are_available() {
 #[test]
 fn handler_has_defaults() {
     let plain = handler(r#"{"handlerBinary": "bin/a"}"#);
-    let program = Program {
-        path: "/etc/bester/bin/a".into(),
-        arguments: vec![],
-        environment: BTreeMap::new(),
-        directory: "/etc/bester".into(),
-    };
+    let program =
+        Program { path: "/etc/bester/bin/a".into(), arguments: vec![], environment: BTreeMap::new(), directory: "/etc/bester".into() };
     let expected = Handler {
         program: Some(program),
         transport: HandlerTransport::Stdio,
@@ -95,55 +86,22 @@ fn handler_has_defaults() {
         stop: Duration::from_secs(5),
     };
     assert_eq!(plain, expected);
-    assert_eq!(
-        handler(r#"{"handlerBinary": "a", "envelope": true}"#).in_flight,
-        32
-    );
-    assert_eq!(
-        handler(r#"{"handlerBinary": "a", "envelope": true, "inFlight": 2}"#).in_flight,
-        2
-    );
+    assert_eq!(handler(r#"{"handlerBinary": "a", "envelope": true}"#).in_flight, 32);
+    assert_eq!(handler(r#"{"handlerBinary": "a", "envelope": true, "inFlight": 2}"#).in_flight, 2);
 }
 
 #[test]
 fn handler_is_reached_as_its_block_says() {
-    let unix = |path: &str, persistent| HandlerTransport::Unix {
-        path: path.into(),
-        persistent,
-    };
+    let unix = |path: &str, persistent| HandlerTransport::Unix { path: path.into(), persistent };
     for (entry, transport, program) in [
-        (
-            r#"{"handlerBinary": "a", "transport": "socket"}"#,
-            HandlerTransport::Socket,
-            true,
-        ),
-        (
-            r#"{"handlerBinary": "a", "unixDomainSocketPath": "s"}"#,
-            unix("/etc/bester/s", false),
-            true,
-        ),
-        (
-            r#"{"transport": "unix", "unixDomainSocketPath": "/s"}"#,
-            unix("/s", false),
-            false,
-        ),
-        (
-            r#"{"handlerBinary": "none", "unixDomainSocketPath": "/s", "connection": "persistent"}"#,
-            unix("/s", true),
-            false,
-        ),
-        (
-            r#"{"unixDomainSocketPath": "/s", "connection": "perMessage", "framing": "lines", "envelope": true}"#,
-            unix("/s", false),
-            false,
-        ),
+        (r#"{"handlerBinary": "a", "transport": "socket"}"#, HandlerTransport::Socket, true),
+        (r#"{"handlerBinary": "a", "unixDomainSocketPath": "s"}"#, unix("/etc/bester/s", false), true),
+        (r#"{"transport": "unix", "unixDomainSocketPath": "/s"}"#, unix("/s", false), false),
+        (r#"{"handlerBinary": "none", "unixDomainSocketPath": "/s", "connection": "persistent"}"#, unix("/s", true), false),
+        (r#"{"unixDomainSocketPath": "/s", "connection": "perMessage", "framing": "lines", "envelope": true}"#, unix("/s", false), false),
     ] {
         let handler = handler(entry);
-        assert_eq!(
-            (handler.transport, handler.program.is_some()),
-            (transport, program),
-            "{entry}"
-        );
+        assert_eq!((handler.transport, handler.program.is_some()), (transport, program), "{entry}");
     }
     const UNIX: &str = "goes only with \"transport\": \"unix\"";
     const PROGRAM: &str = "goes only with `handlerBinary`, the program to start";
@@ -163,17 +121,11 @@ fn handler_is_reached_as_its_block_says() {
         ),
         (
             r#"{"handlerBinary": "a", "transport": "stdio", "unixDomainSocketPath": "s", "connection": "persistent"}"#,
-            vec![
-                format!("3:70: handlers.typeMap.a.unixDomainSocketPath: {UNIX}"),
-                format!("3:89: handlers.typeMap.a.connection: {UNIX}"),
-            ],
+            vec![format!("3:70: handlers.typeMap.a.unixDomainSocketPath: {UNIX}"), format!("3:89: handlers.typeMap.a.connection: {UNIX}")],
         ),
         (
             r#"{"handlerBinary": "a", "transport": "pipe", "connection": "persistent"}"#,
-            vec![
-                "3:37: handlers.typeMap.a.transport: expected \"stdio\" or \"socket\" or \"unix\", found \"pipe\""
-                    .to_owned(),
-            ],
+            vec!["3:37: handlers.typeMap.a.transport: expected \"stdio\" or \"socket\" or \"unix\", found \"pipe\"".to_owned()],
         ),
         (
             r#"{"unixDomainSocketPath": "s", "arguments": [], "environment": {}, "workingDirectory": "."}"#,

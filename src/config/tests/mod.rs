@@ -26,37 +26,22 @@ fn check(text: &str, expected: &[&str]) {
         Ok(_) => String::new(),
         Err(mistakes) => mistakes.to_string(),
     };
-    let found: Vec<_> = found
-        .lines()
-        .map(|line| {
-            line.strip_prefix(FILE)
-                .and_then(|l| l.strip_prefix(':'))
-                .unwrap_or(line)
-        })
-        .collect();
+    let found: Vec<_> = found.lines().map(|line| line.strip_prefix(FILE).and_then(|l| l.strip_prefix(':')).unwrap_or(line)).collect();
     assert_eq!(found, expected, "\n{text}");
 }
 
 /// A mistake in one block of an otherwise sound file, which stands on line 2.
 #[track_caller]
 fn check_block(block: &str, expected: &[&str]) {
-    check(
-        &format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}},\n{block}}}"),
-        expected,
-    );
+    check(&format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}},\n{block}}}"), expected);
 }
 
 #[track_caller]
 fn check_handler(entry: &str, expected: &[&str]) {
-    check_block(
-        &format!("\"handlers\": {{\"typeMap\": {{\"a\":\n{entry}\n}}}}"),
-        expected,
-    );
+    check_block(&format!("\"handlers\": {{\"typeMap\": {{\"a\":\n{entry}\n}}}}"), expected);
 }
 
 fn handler(entry: &str) -> Handler {
-    let text = format!(
-        "{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, \"handlers\": {{\"typeMap\": {{\"a\": {entry}}}}}}}"
-    );
+    let text = format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, \"handlers\": {{\"typeMap\": {{\"a\": {entry}}}}}}}");
     good(&text).handlers["a"].clone()
 }

@@ -1,10 +1,8 @@
 use super::*;
 use tempfile::TempDir;
 
-const HASH: &str =
-    "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
-const OTHER: &str =
-    "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+const OTHER: &str = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
 
 fn name(text: &str) -> Username {
     Username::new(text).unwrap()
@@ -25,11 +23,7 @@ fn open() -> (TempDir, Database) {
 }
 
 fn imported(text: &str, disabled: Option<bool>) -> Imported {
-    Imported {
-        name: name(text),
-        password: other(),
-        disabled,
-    }
+    Imported { name: name(text), password: other(), disabled }
 }
 
 fn found(database: &Database, text: &str) -> Account {
@@ -38,10 +32,7 @@ fn found(database: &Database, text: &str) -> Account {
 
 fn revision_counter(database: &Database) -> i64 {
     let sql = "SELECT value FROM counters WHERE name = 'revision'";
-    database
-        .connection
-        .query_row(sql, [], |row| row.get(0))
-        .unwrap()
+    database.connection.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 #[test]
@@ -49,12 +40,7 @@ fn an_account_is_what_was_added() {
     let (_directory, mut database) = open();
     assert_eq!(database.account(&name("alice")).unwrap(), None);
     let revision = database.add(&name("alice"), &hash()).unwrap();
-    let expected = Account {
-        name: name("alice"),
-        password: hash(),
-        disabled: false,
-        revision,
-    };
+    let expected = Account { name: name("alice"), password: hash(), disabled: false, revision };
     assert_eq!(found(&database, "alice"), expected);
     assert!(!format!("{expected:?}").contains("argon2"));
 }
@@ -84,20 +70,14 @@ fn what_cannot_be_done_changes_nothing() {
     let (_directory, mut database) = open();
     let (alice, bob) = (name("alice"), name("bob"));
     let first = database.add(&alice, &hash()).unwrap();
-    let second = database
-        .set_password(&alice, &other(), Some(first))
-        .unwrap();
+    let second = database.set_password(&alice, &other(), Some(first)).unwrap();
     let before = found(&database, "alice");
 
     let taken = database.add(&alice, &hash());
     assert!(matches!(taken, Err(StoreError::Taken(n)) if n == alice));
     let changed = database.set_password(&alice, &hash(), Some(first));
     assert!(matches!(changed, Err(StoreError::Changed(n)) if n == alice));
-    for unknown in [
-        database.set_password(&bob, &hash(), None),
-        database.set_disabled(&bob, true),
-        database.remove(&bob),
-    ] {
+    for unknown in [database.set_password(&bob, &hash(), None), database.set_disabled(&bob, true), database.remove(&bob)] {
         assert!(matches!(unknown, Err(StoreError::Unknown(n)) if n == bob));
     }
     // Nothing to do is no change either.
@@ -112,9 +92,7 @@ fn a_new_password_leaves_an_account_disabled() {
     let (_directory, mut database) = open();
     database.add(&name("alice"), &hash()).unwrap();
     database.set_disabled(&name("alice"), true).unwrap();
-    database
-        .set_password(&name("alice"), &other(), None)
-        .unwrap();
+    database.set_password(&name("alice"), &other(), None).unwrap();
     let alice = found(&database, "alice");
     assert!(alice.disabled && alice.password == other());
 }
@@ -128,15 +106,9 @@ fn standings_tell_active_from_disabled_from_removed() {
     let alice = (name("alice"), Standing::Active { revision });
     let bob = (name("bob"), Standing::Disabled);
     let carol = (name("carol"), Standing::Removed);
-    assert_eq!(
-        database.standings(None).unwrap(),
-        [alice.clone(), bob.clone()]
-    );
+    assert_eq!(database.standings(None).unwrap(), [alice.clone(), bob.clone()]);
     let names = [name("carol"), name("alice"), name("bob")];
-    assert_eq!(
-        database.standings(Some(&names)).unwrap(),
-        [carol, alice, bob]
-    );
+    assert_eq!(database.standings(Some(&names)).unwrap(), [carol, alice, bob]);
 }
 
 #[test]
@@ -146,34 +118,13 @@ fn an_import_adds_and_replaces() {
     database.add(&name("bob"), &hash()).unwrap();
     database.set_disabled(&name("bob"), true).unwrap();
     let before = found(&database, "alice").revision;
-    let imports = database
-        .import([
-            imported("alice", None),
-            imported("bob", None),
-            imported("carol", Some(true)),
-            imported("dave", None),
-        ])
-        .unwrap();
-    assert_eq!(
-        imports,
-        Imports {
-            added: 2,
-            replaced: 2
-        }
-    );
+    let imports =
+        database.import([imported("alice", None), imported("bob", None), imported("carol", Some(true)), imported("dave", None)]).unwrap();
+    assert_eq!(imports, Imports { added: 2, replaced: 2 });
     assert!(found(&database, "alice").revision > before);
-    for (who, disabled) in [
-        ("alice", false),
-        ("bob", true),
-        ("carol", true),
-        ("dave", false),
-    ] {
+    for (who, disabled) in [("alice", false), ("bob", true), ("carol", true), ("dave", false)] {
         let account = found(&database, who);
-        assert_eq!(
-            (account.disabled, account.password),
-            (disabled, other()),
-            "{who}"
-        );
+        assert_eq!((account.disabled, account.password), (disabled, other()), "{who}");
     }
 }
 
@@ -214,18 +165,9 @@ fn all_accounts_are_walked_in_order() {
         database.export(each).unwrap();
         assert_eq!(listed.len(), total);
         assert!(listed.is_sorted_by(|a, b| a.name < b.name));
-        assert!(
-            listed
-                .iter()
-                .all(|l| l.disabled == (l.name.as_str() == "u00007"))
-        );
+        assert!(listed.iter().all(|l| l.disabled == (l.name.as_str() == "u00007")));
         assert!(listed.iter().all(|l| l.created > 1_600_000_000));
-        assert!(
-            exported
-                .iter()
-                .map(|a| &a.name)
-                .eq(listed.iter().map(|l| &l.name))
-        );
+        assert!(exported.iter().map(|a| &a.name).eq(listed.iter().map(|l| &l.name)));
         assert_eq!(database.standings(None).unwrap().len(), total);
     }
 }
@@ -233,9 +175,7 @@ fn all_accounts_are_walked_in_order() {
 #[test]
 fn a_slow_reader_of_an_export_holds_up_nobody() {
     let (directory, mut database) = open();
-    database
-        .import((0..10).map(|i| imported(&format!("u{i}"), None)))
-        .unwrap();
+    database.import((0..10).map(|i| imported(&format!("u{i}"), None))).unwrap();
     let mut second = Database::open(&directory.path().join("state/bester.db")).unwrap();
     let mut shown = 0;
     let each = |_| -> Result<(), StoreError> {
@@ -243,9 +183,7 @@ fn a_slow_reader_of_an_export_holds_up_nobody() {
         second.set_password(&name("u9"), &hash(), None)?;
         // Fails when a reader still needs the log.
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let busy = second
-            .connection
-            .query_row(sql, [], |row| row.get::<_, bool>(0));
+        let busy = second.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
         assert!(!busy.unwrap());
         Ok(())
     };
@@ -265,10 +203,6 @@ fn an_account_written_by_hand_is_named() {
     let sql = "UPDATE accounts SET name = 'Alice'";
     assert!(database.connection.execute_batch(sql).is_err());
     // The way out that the message names.
-    assert!(
-        database
-            .set_password(&name("alice"), &other(), None)
-            .is_ok()
-    );
+    assert!(database.set_password(&name("alice"), &other(), None).is_ok());
     assert!(database.account(&name("alice")).is_ok());
 }

@@ -17,10 +17,7 @@ fn name(text: &str) -> Username {
 }
 
 fn hash() -> Hash {
-    Hash::parse(
-        "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
-    )
-    .unwrap()
+    Hash::parse("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4").unwrap()
 }
 
 fn place() -> (TempDir, PathBuf) {
@@ -55,13 +52,7 @@ fn what_is_missing_is_made_for_the_owner_alone() {
         assert_eq!(mode(&beside(&path, ending)), 0o600, "{ending}");
     }
     drop(database);
-    assert!(
-        Database::open(&path)
-            .unwrap()
-            .account(&name("alice"))
-            .unwrap()
-            .is_some()
-    );
+    assert!(Database::open(&path).unwrap().account(&name("alice")).unwrap().is_some());
 }
 
 #[test]
@@ -110,10 +101,7 @@ fn a_link_leads_to_the_checks_of_where_it_points() {
     assert!(matches!(refused, StoreError::Exposed { .. }), "{refused}");
     set_mode(&real, 0o700);
     let database = Database::open(&path).unwrap();
-    assert_eq!(
-        database.path(),
-        real.join("bester.db").canonicalize().unwrap()
-    );
+    assert_eq!(database.path(), real.join("bester.db").canonicalize().unwrap());
 }
 
 #[test]
@@ -123,10 +111,7 @@ fn files_of_others_are_refused_and_left_alone() {
         set_mode(&path, 0o600);
         let before = fs::read(&path).unwrap();
         let refused = Database::open(&path).unwrap_err();
-        assert!(
-            matches!(refused, StoreError::NotOurs { .. }),
-            "{what}: {refused}"
-        );
+        assert!(matches!(refused, StoreError::NotOurs { .. }), "{what}: {refused}");
         assert!(refused.to_string().contains("bester.db"));
         assert_eq!(fs::read(&path).unwrap(), before, "{what}");
         fs::remove_file(&path).unwrap();
@@ -137,11 +122,7 @@ fn files_of_others_are_refused_and_left_alone() {
     fs::write(&path, "hello ".repeat(5000)).unwrap();
     check("a long text");
 
-    for sql in [
-        "CREATE TABLE accounts (name TEXT)",
-        "PRAGMA application_id = 7",
-        "PRAGMA user_version = 1",
-    ] {
+    for sql in ["CREATE TABLE accounts (name TEXT)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"] {
         let other = Connection::open(&path).unwrap();
         other.execute_batch(sql).unwrap();
         other.close().unwrap();
@@ -160,34 +141,21 @@ fn tables_are_brought_up_to_date_with_what_is_in_them() {
     let alice = new.account(&name("alice")).unwrap().unwrap();
     assert_eq!(alice.revision, revision);
     let notes = "SELECT count(*) FROM accounts WHERE note IS NULL";
-    let notes: i64 = new
-        .connection
-        .query_row(notes, [], |row| row.get(0))
-        .unwrap();
+    let notes: i64 = new.connection.query_row(notes, [], |row| row.get(0)).unwrap();
     assert_eq!(notes, 1);
     drop(new);
     // Not once more.
     Database::open_prepared(path.clone(), &two_migrations()).unwrap();
 
     let refused = Database::open(&path).unwrap_err();
-    assert!(matches!(
-        refused,
-        StoreError::Newer {
-            found: 2,
-            known: 1,
-            ..
-        }
-    ));
+    assert!(matches!(refused, StoreError::Newer { found: 2, known: 1, .. }));
 }
 
 #[test]
 fn a_failed_step_leaves_the_old_version() {
     let (_directory, path) = place();
     drop(Database::open(&path).unwrap());
-    let broken = [
-        MIGRATIONS[0],
-        "CREATE TABLE fine (x); CREATE TABLE accounts (x)",
-    ];
+    let broken = [MIGRATIONS[0], "CREATE TABLE fine (x); CREATE TABLE accounts (x)"];
     assert!(Database::open_prepared(path.clone(), &broken).is_err());
     let database = Database::open(&path).unwrap();
     assert!(database.connection.prepare("SELECT x FROM fine").is_err());
@@ -199,17 +167,10 @@ fn commits_are_safe_on_the_disk() {
     let database = Database::open(&path).unwrap();
     let pragma = |name: &str| {
         let value = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
-        database
-            .connection
-            .pragma_query_value(None, name, value)
-            .unwrap()
+        database.connection.pragma_query_value(None, name, value).unwrap()
     };
     assert_eq!(pragma("journal_mode"), String::from("wal").into());
-    for (name, value) in [
-        ("synchronous", 2),
-        ("foreign_keys", 1),
-        ("busy_timeout", 5000),
-    ] {
+    for (name, value) in [("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 5000)] {
         assert_eq!(pragma(name), i64::from(value).into(), "{name}");
     }
 }
@@ -229,10 +190,7 @@ fn damage_is_named() {
     fs::write(&path, bytes).unwrap();
 
     let database = Database::open(&path).unwrap();
-    for damage in [
-        database.check().unwrap_err(),
-        database.standings(None).unwrap_err(),
-    ] {
+    for damage in [database.check().unwrap_err(), database.standings(None).unwrap_err()] {
         assert!(matches!(damage, StoreError::Damaged { .. }), "{damage:?}");
         assert!(damage.to_string().contains("bester.db"));
     }

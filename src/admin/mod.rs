@@ -1,0 +1,3 @@
+//! What the operator's commands tell a running server, and how.
+
+pub mod control;

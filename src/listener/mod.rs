@@ -1,0 +1,160 @@
+//! Where clients connect: a thread that accepts for each address, and who is admitted (`admission.rs`).
+//!
+//! Spawned by `server.rs`; each thread owns nothing but a look at its listening socket; waits in `accept`; ends when
+//! the socket is shut down. A connection that cannot be served, for want of a place, a descriptor or a thread, is
+//! refused with a report, and nothing else suffers.
+
+pub mod admission;
+mod socket;
+
+pub use socket::{ListenError, Listening};
+
+use crate::connection::client::{self, Shared};
+use crate::name::{BUILTIN, ConnIds};
+use crate::outlet::{Bounds, Outlet, Total};
+use crate::protocol::reason::Reason;
+use crate::protocol::report::{self, Id};
+use crate::transport::{Sink, Socket};
+use admission::Admission;
+use log::{debug, error, warn};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const STACK_BYTES: usize = 128 << 10;
+/// After an accept that failed for want of something: from here, doubling, ...
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// ... to here.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// So many refused connections are kept open a little longer, so that what they were told is not lost by a reset.
+const REFUSED_KEPT: usize = 16;
+
+/// What the threads of all listeners share.
+#[derive(Debug, Clone)]
+pub struct Accepting {
+    /// For the connections.
+    pub clients: Arc<Shared>,
+    /// Who may connect.
+    pub admission: Arc<Admission>,
+    /// Numbers for connections.
+    pub conns: ConnIds,
+}
+
+/// A thread that accepts.
+#[derive(Debug)]
+pub struct Listener {
+    listening: Arc<Listening>,
+    thread: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Starts to accept.
+    pub fn start(listening: Listening, accepting: Accepting) -> io::Result<Listener> {
+        let listening = Arc::new(listening);
+        let theirs = Arc::clone(&listening);
+        let thread = crate::thread::spawn(format!("accept {}", listening.scheme()), STACK_BYTES, move || accept(&theirs, &accepting))?;
+        Ok(Listener { listening, thread })
+    }
+
+    /// Accepts no more, and gives the address free.
+    pub fn stop(self) {
+        self.listening.shut();
+        let _ = self.thread.join(); // its panic is in the log
+    }
+}
+
+fn accept(listening: &Listening, accepting: &Accepting) {
+    let mut refused = Refusing::new();
+    let mut pause = PAUSE_MIN;
+    loop {
+        match listening.accept() {
+            Ok((socket, address)) => {
+                pause = PAUSE_MIN;
+                serve(listening, socket, address, accepting, &mut refused);
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return, // shut down
+            // The client was gone before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                error!("{listening} cannot accept: {error}");
+                refused.without_descriptor(listening);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+fn serve(listening: &Listening, socket: Socket, address: Option<std::net::SocketAddr>, accepting: &Accepting, refused: &mut Refusing) {
+    let accepted = Instant::now();
+    let place = match accepting.admission.admit(address.map(|address| address.ip())) {
+        Ok(place) => place,
+        Err(why) => {
+            debug!("{listening}: a connection is refused: {why}");
+            return refused.refuse(socket, &why.to_string());
+        }
+    };
+    let conn = accepting.conns.next();
+    let from = address.map_or_else(|| listening.to_string(), |address| address.to_string());
+    let clients = Arc::clone(&accepting.clients);
+    // The thread takes the socket only once it runs: if there is none, the socket is still here to be told so.
+    let handed = Arc::new(std::sync::Mutex::new(Some(socket)));
+    let theirs = Arc::clone(&handed);
+    let take = |handed: &std::sync::Mutex<Option<Socket>>| handed.lock().ok().and_then(|mut socket| socket.take());
+    let body = move || {
+        let _place = place;
+        if let Some(socket) = take(&theirs) {
+            client::serve(&clients, conn, socket, accepted, &from);
+        }
+    };
+    if let Err(error) = crate::thread::spawn(format!("client {}", conn.0), client::STACK_BYTES, body) {
+        warn!("{listening}: no thread for a connection: {error}");
+        if let Some(socket) = take(&handed) {
+            refused.refuse(socket, "this server has no thread left");
+        }
+    }
+}
+
+/// Says no.
+struct Refusing {
+    kept: VecDeque<Arc<Socket>>,
+    /// Given up for a moment when there is no other descriptor, to accept a connection and tell it so.
+    spare: Option<File>,
+    total: Arc<Total>,
+}
+
+impl Refusing {
+    fn new() -> Refusing {
+        Refusing { kept: VecDeque::new(), spare: File::open("/dev/null").ok(), total: Total::new(usize::MAX) }
+    }
+
+    fn refuse(&mut self, socket: Socket, words: &str) {
+        let socket = Arc::new(socket);
+        let bounds = Bounds { bytes: 0, frames: 1 };
+        let outlet = Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Arc::clone(&self.total));
+        // A new socket takes a report at once; one that does not is not worth more trouble.
+        outlet.send(&[report::bad(BUILTIN, Some(&Id::AuthSpecial), Reason::Busy, words)]);
+        socket.shutdown(Shutdown::Write);
+        self.kept.push_back(socket);
+        if self.kept.len() > REFUSED_KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// There was no descriptor for a connection that waits to be accepted.
+    fn without_descriptor(&mut self, listening: &Listening) {
+        self.kept.clear();
+        if self.spare.take().is_some() {
+            // Only if one is waiting still: this must not wait for the next.
+            if let Ok(Some((socket, _))) = listening.accept_now() {
+                self.refuse(socket, "this server has no descriptor left");
+                self.kept.clear();
+            }
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+}

@@ -1,0 +1,149 @@
+//! Listening sockets: TCP over IPv4 and IPv6, and UNIX.
+
+use crate::config::UnixListen;
+use crate::transport::{Socket, unix};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// A silent client's connection is probed after this, ...
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// ... so often ...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// ... and given up after so many probes without an answer: two minutes in all.
+const KEEPALIVE_PROBES: u32 = 4;
+/// What was sent and is not acknowledged by the other machine for so long ends the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listening {
+    /// `network.tcp4` or `network.tcp6`.
+    Tcp(TcpListener, SocketAddr),
+    /// `network.unix`.
+    Unix(UnixListener, PathBuf),
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// Which one.
+    pub address: String,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.source)
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl Listening {
+    /// Listens on a TCP address; port 0 has the system choose one.
+    pub fn tcp(address: SocketAddr) -> Result<Listening, ListenError> {
+        let listen = || -> io::Result<Listening> {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            if address.is_ipv6() {
+                // IPv4 has a listener of its own.
+                sockopt::set_ipv6_v6only(&socket, true)?;
+            }
+            rustix::net::bind(&socket, &address)?;
+            rustix::net::listen(&socket, BACKLOG)?;
+            let listener = TcpListener::from(socket);
+            let address = listener.local_addr()?;
+            Ok(Listening::Tcp(listener, address))
+        };
+        let scheme = if address.is_ipv4() { "tcp4" } else { "tcp6" };
+        listen().map_err(|source| ListenError { address: format!("{scheme}://{address}"), source })
+    }
+
+    /// Listens on a UNIX socket.
+    pub fn unix(listen: &UnixListen) -> Result<Listening, ListenError> {
+        let failed = |source| ListenError { address: format!("unix:{}", listen.path.display()), source };
+        let listener = unix::listen(&listen.path, listen.mode).map_err(failed)?;
+        Ok(Listening::Unix(listener, listen.path.clone()))
+    }
+
+    /// `tcp4`, `tcp6` or `unix`.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Listening::Tcp(_, SocketAddr::V4(_)) => "tcp4",
+            Listening::Tcp(_, SocketAddr::V6(_)) => "tcp6",
+            Listening::Unix(..) => "unix",
+        }
+    }
+
+    /// Waits for the next connection. `InvalidInput` once it is shut.
+    pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Listening::Tcp(listener, _) => {
+                let (stream, address) = listener.accept()?;
+                // It fails when the client is gone already, which the first read will find out.
+                let _ = set_options(&stream);
+                Ok((Socket::Tcp(stream), Some(address)))
+            }
+            Listening::Unix(listener, _) => Ok((Socket::Unix(listener.accept()?.0), None)),
+        }
+    }
+
+    /// The next connection, if one is waiting.
+    pub(super) fn accept_now(&self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
+        let mut waiting = [PollFd::new(self, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut waiting, Some(&at_once))? == 0 { Ok(None) } else { self.accept().map(Some) }
+    }
+
+    /// Wakes whoever accepts, for the last time, and removes a socket file.
+    pub(super) fn shut(&self) {
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+        if let Listening::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // A batch is written in one piece; nothing that comes later could be worth waiting for.
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED.as_millis() as u32)?;
+    Ok(())
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listening::Tcp(listener, _) => listener.as_fd(),
+            Listening::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listening::Tcp(_, address) => write!(f, "{}://{address}", self.scheme()),
+            Listening::Unix(_, path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

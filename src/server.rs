@@ -1,0 +1,318 @@
+//! The assembly: what is opened and started, in which order, and how it all ends. The only file that knows every room.
+
+use crate::admin::control::{self, Control};
+use crate::config::{self, Config};
+use crate::connection::client::Shared;
+use crate::connection::flusher::Flusher;
+use crate::connection::incoming::Incoming;
+use crate::connection::login::Login;
+use crate::dispatcher::run::{Inbound, Runner};
+use crate::dispatcher::{Dispatcher, Event, RouteConfig, Settings};
+use crate::handler::informer::{self, Informer};
+use crate::handler::{self, Handle, Spec};
+use crate::listener::admission::Admission;
+use crate::listener::{Accepting, ListenError, Listener, Listening};
+use crate::name::{ConnIds, Generation, RouteId};
+use crate::outlet::Total;
+use crate::signals::Signals;
+use crate::store::{Database, Store, StoreError};
+use crate::sys;
+use crossbeam_channel::{Receiver, Sender};
+use log::{info, warn};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Items on the dispatcher's channel: each is one event, or all of one read.
+const INBOUND_MAX: usize = 1024;
+/// Orders that wait for the storage thread.
+const STORE_QUEUE: usize = 1024;
+const STACK_BYTES: usize = 1 << 20;
+/// How long requests under way may take, once the server is to stop, ...
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// ... and how long clients may take to read what is left for them.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// How long a request waits for a handler that has no room.
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The machine is not as the configuration needs it.
+    Problems(Vec<config::Problem>),
+    /// The database cannot be used.
+    Store(StoreError),
+    /// An address cannot be listened on.
+    Listen(ListenError),
+    /// Another server uses the state directory.
+    Running(PathBuf),
+    /// Something else, with what it was for.
+    Io(String, io::Error),
+}
+
+impl StartError {
+    /// The exit code, after `sysexits.h`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Problems(problems) => config::exit_code(problems).unwrap_or(78),
+            StartError::Store(error) => crate::cli::Failure::from(error.clone()).code,
+            StartError::Listen(ListenError { source, .. }) | StartError::Io(_, source)
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
+            StartError::Listen(_) | StartError::Running(_) | StartError::Io(..) => 69,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Problems(problems) => {
+                for (number, problem) in problems.iter().enumerate() {
+                    write!(f, "{}{problem}", if number > 0 { "\n" } else { "" })?;
+                }
+                Ok(())
+            }
+            StartError::Store(error) => f.write_str(&error.with_causes()),
+            StartError::Listen(error) => fmt::Display::fmt(error, f),
+            StartError::Running(directory) => {
+                write!(f, "another server uses {}: stop it, or give this one a server.stateDirectory of its own", directory.display())
+            }
+            StartError::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |error| StartError::Io(what, error)
+}
+
+/// Runs a server until it is told to stop by SIGTERM or SIGINT; a second one has it hurry.
+pub fn serve(config: &Config) -> Result<(), StartError> {
+    let (signals, orders) = Signals::start().map_err(io_error("signals"))?;
+    let server = Server::start(config)?;
+    let _ = orders.recv(); // without a signal thread there is nobody to stop us, and it never ends before us
+    info!("stopping");
+    server.stop(&orders);
+    signals.stop();
+    info!("stopped");
+    Ok(())
+}
+
+/// Everything that runs.
+struct Server {
+    drain: Duration,
+    inbound: Sender<Inbound>,
+    drained: Receiver<()>,
+    admission: std::sync::Arc<Admission>,
+    listeners: Vec<Listener>,
+    informers: Vec<Informer>,
+    control: Control,
+    handlers: Vec<Handle>,
+    keepers: Vec<JoinHandle<()>>,
+    /// To be joined in this order, once nobody speaks to them any longer.
+    dispatcher: JoinHandle<()>,
+    flusher: JoinHandle<()>,
+    storage: JoinHandle<()>,
+    /// Held as long as the state directory is ours.
+    _lock: File,
+}
+
+impl Server {
+    fn start(config: &Config) -> Result<Server, StartError> {
+        sys::keep_descriptors_from_children().map_err(io_error("descriptors"))?;
+        raise_descriptor_limit();
+        for warning in config::warnings(config) {
+            warn!("{warning}");
+        }
+        let problems = config::problems(config);
+        if !problems.is_empty() {
+            return Err(StartError::Problems(problems));
+        }
+        let lock = lock_state_directory(&config.server.state_directory)?;
+        let database = Database::open(&config.database).map_err(StartError::Store)?;
+        let listening = listen(&config.network)?;
+        let (store, storage) = Store::start(database, STORE_QUEUE).map_err(io_error("storage thread"))?;
+
+        let (inbound, incoming_events) = crossbeam_channel::bounded(INBOUND_MAX);
+        let (flusher, flushing) = Flusher::start(config.limits.connections + 1024).map_err(io_error("flusher thread"))?;
+        let (told_drained, drained) = crossbeam_channel::bounded(1);
+        let mut dispatcher = Dispatcher::new(settings(config, &listening)?);
+        let accounts = store.standings(None).map_err(StartError::Store)?;
+        info!("{} accounts in {}", accounts.len(), config.database.display());
+        dispatcher.handle(Instant::now(), Event::AccountsChanged(accounts), &mut Vec::new());
+
+        let control = Control::start(&config.server.state_directory, store.clone(), inbound.clone())
+            .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
+        let incoming = Incoming::new(config.limits.incoming_bytes_total);
+        let outgoing = Total::new(config.limits.outgoing_bytes_total);
+        let conns = ConnIds::default();
+        let mut informers = Vec::new();
+        for (kind, handler) in &config.handlers {
+            let shared =
+                informer::Shared { inbound: inbound.clone(), conns: conns.clone(), incoming: incoming.clone(), outgoing: outgoing.clone() };
+            let path = &handler.informer_socket;
+            informers.push(Informer::start(kind, path, shared).map_err(io_error(path.display().to_string()))?);
+        }
+
+        let mut handlers = Vec::new();
+        let mut keepers = Vec::new();
+        for ((kind, handler), route) in config.handlers.iter().zip((0..).map(RouteId)) {
+            let spec = Spec {
+                route,
+                kind: kind.clone(),
+                config: handler.clone(),
+                server: config.server.name.clone(),
+                inbound: inbound.clone(),
+                limits: config.limits.clone(),
+            };
+            let (handle, thread) = handler::keep(spec).map_err(io_error(format!("the keeper of handler {kind}")))?;
+            handlers.push(handle);
+            keepers.push(thread);
+        }
+        let keeping = handlers.clone();
+        let replace = move |route: RouteId, generation: Generation, reason: String| {
+            if let Some(handle) = keeping.get(route.index()) {
+                handle.replace(generation, reason);
+            }
+        };
+        let runner = Runner { dispatcher, inbound: incoming_events, flusher, replace: Box::new(replace), drained: told_drained };
+        let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
+
+        let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());
+        let shared = Shared { inbound: inbound.clone(), limits: config.limits.clone(), login, incoming, outgoing };
+        let admission = Admission::new(config.limits.connections, config.limits.connections_per_source);
+        let accepting = Accepting { clients: shared.into(), admission: admission.clone(), conns };
+        let mut listeners = Vec::new();
+        for socket in listening {
+            info!("listening on {socket}");
+            let address = socket.to_string();
+            listeners.push(Listener::start(socket, accepting.clone()).map_err(io_error(address))?);
+        }
+        info!("{} is ready", config.server.name);
+        Ok(Server {
+            drain: config.limits.drain,
+            inbound,
+            drained,
+            admission,
+            listeners,
+            informers,
+            control,
+            handlers,
+            keepers,
+            dispatcher: dispatching,
+            flusher: flushing,
+            storage,
+            _lock: lock,
+        })
+    }
+
+    /// Stops accepting, lets requests under way finish, lets clients read what is left for them, ends the handlers.
+    fn stop(self, hurry: &Receiver<()>) {
+        let deadline = Instant::now() + self.drain;
+        self.listeners.into_iter().for_each(Listener::stop);
+        self.control.stop();
+        // A send fails only if the dispatcher is gone, and then there is nothing to wait for either.
+        let _ = self.inbound.send(Inbound::One(Event::Drain));
+        crossbeam_channel::select! {
+            recv(self.drained) -> _ => {}
+            recv(hurry) -> _ => {}
+            default(FINISH_WITHIN.min(self.drain)) => warn!("requests are still under way after {} s", FINISH_WITHIN.as_secs()),
+        }
+        let _ = self.inbound.send(Inbound::One(Event::Stop));
+        self.admission.wait_until_empty(deadline.min(Instant::now() + FLUSH_WITHIN));
+        end_handlers(&self.handlers, self.keepers, deadline, hurry);
+        self.informers.into_iter().for_each(Informer::stop);
+        let _ = self.inbound.send(Inbound::Quit);
+        drop(self.inbound);
+        // Their panics are in the log.
+        let _ = self.dispatcher.join();
+        let _ = self.flusher.join();
+        if self.admission.open() == 0 {
+            let _ = self.storage.join();
+        }
+    }
+}
+
+/// Asks all handlers to end, and has those killed that have not when there is no time left.
+fn end_handlers(handlers: &[Handle], keepers: Vec<JoinHandle<()>>, deadline: Instant, hurry: &Receiver<()>) {
+    handlers.iter().for_each(Handle::stop);
+    let (done, ended) = crossbeam_channel::bounded::<()>(0);
+    let join = move || {
+        let _done = done;
+        for keeper in keepers {
+            let _ = keeper.join(); // its panic is in the log
+        }
+    };
+    let Ok(joining) = crate::thread::spawn("end handlers", 64 << 10, join) else {
+        return handlers.iter().for_each(Handle::stop_now);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    crossbeam_channel::select! {
+        recv(ended) -> _ => {}
+        recv(hurry) -> _ => handlers.iter().for_each(Handle::stop_now),
+        default(left) => handlers.iter().for_each(Handle::stop_now),
+    }
+    let _ = joining.join();
+}
+
+fn listen(network: &config::Network) -> Result<Vec<Listening>, StartError> {
+    let tcp = [network.tcp4, network.tcp6].into_iter().flatten().map(Listening::tcp);
+    let unix = network.unix.iter().map(Listening::unix);
+    tcp.chain(unix).collect::<Result<_, _>>().map_err(StartError::Listen)
+}
+
+fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartError> {
+    let mut start = [0; 16];
+    getrandom::fill(&mut start).map_err(|error| StartError::Io("random numbers".into(), io::Error::other(error)))?;
+    let route = |(kind, handler): (&crate::name::TypeName, &config::Handler)| RouteConfig {
+        kind: kind.clone(),
+        envelope: handler.envelope,
+        per_message: matches!(handler.transport, config::HandlerTransport::Unix { persistent: false, .. }),
+        framing: handler.framing,
+        in_flight: handler.in_flight,
+        queue: handler.queue,
+        queue_wait: QUEUE_WAIT,
+        timeout: handler.timeout,
+    };
+    Ok(Settings {
+        server: config.server.name.clone(),
+        start: u128::from_le_bytes(start),
+        routes: config.handlers.iter().map(route).collect(),
+        sessions_per_user: config.limits.connections_per_user,
+        admin_info: config.admin_info.clone(),
+        listeners: listening.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Makes the state directory if it is missing and claims it; the claim ends with the process, however it ends.
+fn lock_state_directory(directory: &Path) -> Result<File, StartError> {
+    let failed = || io_error(directory.display().to_string());
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed())?;
+    let lock = File::open(directory).map_err(failed())?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Running(directory.to_owned())),
+        Err(error) => Err(failed()(error.into())),
+    }
+}
+
+/// Each connection needs a descriptor; as many are taken as the system gives.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
