@@ -40,7 +40,13 @@ impl Flusher {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, receiver) = crossbeam_channel::bounded(outlets_max);
-        let thread = crate::thread::spawn("flusher", 128 << 10, move || run(poll, &receiver))?;
+        // A waker that is dropped right after it was used takes its wake-up along, so the thread keeps one, too.
+        let kept = Arc::clone(&waker);
+        let body = move || {
+            let _kept = kept;
+            run(poll, &receiver);
+        };
+        let thread = crate::thread::spawn("flusher", 128 << 10, body)?;
         Ok((Flusher { sender, waker: WakeOnDrop(waker) }, thread))
     }
 
