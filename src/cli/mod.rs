@@ -5,7 +5,12 @@
 
 pub mod check;
 pub mod config;
+pub mod frame;
 pub mod init;
+pub mod listen;
+mod login;
+mod outcome;
+pub mod send;
 pub mod serve;
 pub mod user;
 
@@ -233,7 +238,7 @@ pub fn warn(message: impl fmt::Display) {
 /// 65: there is none, it has more than 1,024 bytes, or the two differ; 69: the terminal cannot be used.
 pub fn read_new_password(who: &str) -> Result<Password, Failure> {
     if !io::stdin().is_terminal() {
-        return password_line(&mut io::stdin().lock());
+        return password_line(&mut io::stdin().lock(), "standard input");
     }
     let first = ask(&format!("New password for {who}: "))?;
     let second = ask("The same again: ")?;
@@ -251,15 +256,16 @@ fn ask(prompt: &str) -> Result<Password, Failure> {
     }
 }
 
-/// The first line of `input` without its end (`\n` or `\r\n`). What comes after it is not looked at.
-fn password_line(input: &mut dyn BufRead) -> Result<Password, Failure> {
+/// The first line of `input`, which people know as `source`, without its end (`\n` or `\r\n`). What comes after it is
+/// not looked at.
+fn password_line(input: &mut dyn BufRead, source: &str) -> Result<Password, Failure> {
     let bytes_max = PASSWORD_BYTES_MAX + b"\r\n".len();
     // At once, so that no copy is left behind when it grows.
     let mut line = Vec::with_capacity(bytes_max);
     let read = input.take(bytes_max as u64).read_until(b'\n', &mut line);
-    let read = read.map_err(|e| Failure::input_output(format_args!("cannot read the password from standard input: {e}")))?;
+    let read = read.map_err(|e| Failure::input_output(format_args!("cannot read the password from {source}: {e}")))?;
     if read == 0 {
-        return Err(Failure::data("there is no password on standard input"));
+        return Err(Failure::data(format_args!("there is no password in {source}")));
     }
     if line.ends_with(b"\n") {
         line.pop();
@@ -269,7 +275,7 @@ fn password_line(input: &mut dyn BufRead) -> Result<Password, Failure> {
     }
     let text = String::from_utf8(line).map_err(|e| {
         e.into_bytes().fill(0);
-        Failure::data("the password on standard input is not UTF-8")
+        Failure::data(format_args!("the password in {source} is not UTF-8"))
     })?;
     Password::new(text).map_err(Failure::data)
 }

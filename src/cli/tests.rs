@@ -17,7 +17,7 @@ fn a_password_is_the_first_line_as_it_is() {
         (&format!("{long}\r\n"), &long),
         (&long, &long),
     ] {
-        let password = password_line(&mut input.as_bytes()).unwrap();
+        let password = password_line(&mut input.as_bytes(), "a file").unwrap();
         assert_eq!(password.as_bytes(), expected.as_bytes(), "{input:?}");
     }
 }
@@ -26,7 +26,7 @@ fn a_password_is_the_first_line_as_it_is() {
 fn what_is_no_password_is_bad_data() {
     let too_long = "x".repeat(1025);
     for input in [b"".as_slice(), b"\xff\xfe\n", too_long.as_bytes(), format!("{too_long}\n").as_bytes(), "x".repeat(1 << 20).as_bytes()] {
-        let failure = password_line(&mut &*input).unwrap_err();
+        let failure = password_line(&mut &*input, "a file").unwrap_err();
         assert_eq!(failure.code, 65, "{failure}");
         assert!(!failure.message.contains("xxx"), "{failure}");
     }
@@ -35,7 +35,7 @@ fn what_is_no_password_is_bad_data() {
 #[test]
 fn no_more_than_a_password_is_read() {
     let endless = io::repeat(b'x');
-    assert!(password_line(&mut io::BufReader::new(endless)).is_err());
+    assert!(password_line(&mut io::BufReader::new(endless), "a file").is_err());
 }
 
 #[test]
