@@ -37,6 +37,11 @@ Set up and run a server:
   config default    print a configuration in which every key is explained
   user              add, change, list, import and export accounts
 
+Talk to a server:
+  send              send one message, and say what became of it
+  listen            print what arrives, a line each
+  frame             turn lines into frames and back, for netcat
+
 bester COMMAND --help tells more. bester --version prints the version.
 ";
 
@@ -56,6 +61,9 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "check" => check::run(rest),
         "config" => config::run(rest),
         "user" => user::run(rest),
+        "send" => send::run(rest),
+        "listen" => listen::run(rest),
+        "frame" => frame::run(rest),
         "help" | "-h" | "--help" => print(HELP),
         "version" | "-V" | "--version" => print(concat!("bester ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => Err(Failure::usage(format_args!("there is no command {command:?}; bester --help lists them"))),

@@ -211,7 +211,7 @@ mod tests {
         for forgive in [|world: &mut World| drop(world.takes(Input::Answered)), |world: &mut World| drop(world.after(60_000))] {
             for _ in 0..2 {
                 assert_eq!(world.takes(died()), [told()]);
-                world.after(2000);
+                assert_eq!(world.after(60_000), [Start]);
                 world.takes(Input::Reachable);
             }
             forgive(&mut world);

@@ -1,1 +1,6 @@
+//! The whole server, as its users see it: real processes, real sockets, real handlers. One file for each behaviour.
 
+#![allow(unreachable_pub, reason = "nothing outside could reach a test")]
+
+mod smoke;
+mod world;
