@@ -330,7 +330,7 @@ mod tests {
             let refused = decoder.frame().is_err();
             prop_assert_eq!(refused, promised as usize > cap);
             for _ in 0..received {
-                decoder.feed(&[b' ']);
+                decoder.feed(b" ");
             }
             prop_assert!(decoder.buffer.capacity() <= 2 * (PREFIX_BYTES + received) + 64);
         }

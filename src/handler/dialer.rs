@@ -171,9 +171,8 @@ fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &
         if let Some(frame) = handler::next_frame(reading, &mut decoder)? {
             return Ok(handler::answered(reading, &frame, Some(request)));
         }
-        match source.read(decoder.space(16 << 10)).map_err(broken)? {
-            0 => return Err("closed the connection without an answer".into()),
-            _ => {}
+        if source.read(decoder.space(16 << 10)).map_err(broken)? == 0 {
+            return Err("closed the connection without an answer".into());
         }
     }
 }

@@ -163,10 +163,9 @@ impl Keeper {
         let mut events = Events::with_capacity(4);
         let mut inputs = VecDeque::new();
         while !self.finished {
-            if let Err(error) = self.poll.poll(&mut events, self.timeout()) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    warn!("handler {}: waiting: {error}", self.spec.kind);
-                }
+            let polled = self.poll.poll(&mut events, self.timeout());
+            if let Some(error) = polled.err().filter(|error| error.kind() != io::ErrorKind::Interrupted) {
+                warn!("handler {}: waiting: {error}", self.spec.kind);
             }
             self.take_orders(&mut inputs);
             if let Some(running) = &mut self.running {
