@@ -10,7 +10,7 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts};
 use crate::protocol::text::Text;
 use log::warn;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// How often handlers may pass one message on (`sendHandler`).
@@ -51,11 +51,11 @@ impl Dispatcher {
             }
         };
         let route = self.routes.get(route_id);
-        route.answered = Some(now);
         let Some(id) = id.filter(|id| route.under_way.contains(id)) else {
             warn!("handler {kind} answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
             return;
         };
+        route.answered = Some(now);
         route.forget(id);
         if let Some(request) = self.requests.take(id) {
             self.carry_out(now, &kind, &request, answer, effects);
@@ -81,8 +81,10 @@ impl Dispatcher {
         };
         match checked {
             Ok(commands) => {
-                for command in commands {
-                    self.command(now, kind, request, &command, effects);
+                let message_id = self.message_id(request.message);
+                let mut deliveries = Deliveries { message_id, kind, encoded: HashMap::new() };
+                for command in &commands {
+                    self.command(now, request, command, &mut deliveries, effects);
                 }
             }
             Err((reason, words)) => {
@@ -106,12 +108,12 @@ impl Dispatcher {
         Ok(commands)
     }
 
-    fn command(&mut self, now: Instant, kind: &TypeName, request: &Request, command: &Command, effects: &mut Vec<Effect>) {
+    fn command(&mut self, now: Instant, request: &Request, command: &Command, deliveries: &mut Deliveries<'_>, effects: &mut Vec<Effect>) {
         let data = command.data.as_ref();
         let counts = match (&command.order, data) {
             (Order::None, _) | (_, None) => return,
-            (Order::SendClients(names), Some(data)) => self.send_clients(kind, request.message, names, data, effects),
-            (Order::Reply, Some(data)) => self.reply(kind, request.message, data, effects),
+            (Order::SendClients(names), Some(data)) => self.send_clients(request.message, names, data, deliveries, effects),
+            (Order::Reply, Some(data)) => self.reply(request.message, data, deliveries, effects),
             (Order::SendServers(names), _) => {
                 let distinct: HashSet<&str> = names.iter().map(Text::as_str).collect();
                 Counts { unknown_servers: distinct.len() as u64, ..Counts::default() }
@@ -129,10 +131,16 @@ impl Dispatcher {
         }
     }
 
-    fn send_clients(&mut self, kind: &TypeName, key: MessageKey, names: &[Text], data: &Slice, effects: &mut Vec<Effect>) -> Counts {
+    fn send_clients(
+        &mut self,
+        key: MessageKey,
+        names: &[Text],
+        data: &Slice,
+        deliveries: &mut Deliveries<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Counts {
         let mut counts = Counts::default();
         let mut unknown: HashSet<&str> = HashSet::new();
-        let mut delivery = Delivery::new(self.message_id(key), kind, data);
         let Some(message) = self.requests.message(key) else { return counts };
         self.users.begin_round();
         for name in names {
@@ -149,7 +157,7 @@ impl Dispatcher {
                 if asker || !session.ending {
                     reached = true;
                     let id = message.id.as_ref().filter(|_| asker);
-                    effects.push(delivery.to(session.conn, id));
+                    effects.push(deliveries.to(session.conn, data, id));
                 }
             }
             if reached {
@@ -162,39 +170,32 @@ impl Dispatcher {
         counts
     }
 
-    fn reply(&mut self, kind: &TypeName, key: MessageKey, data: &Slice, effects: &mut Vec<Effect>) -> Counts {
-        let mut delivery = Delivery::new(self.message_id(key), kind, data);
+    fn reply(&mut self, key: MessageKey, data: &Slice, deliveries: &mut Deliveries<'_>, effects: &mut Vec<Effect>) -> Counts {
         let Some(message) = self.requests.message(key) else { return Counts::default() };
         let (conn, id) = (message.conn, message.id.clone());
         if self.open_session(conn).is_none() {
             return Counts { offline: 1, ..Counts::default() };
         }
-        effects.push(delivery.to(conn, id.as_ref()));
+        effects.push(deliveries.to(conn, data, id.as_ref()));
         Counts { delivered: 1, ..Counts::default() }
     }
 }
 
-/// One delivery to many sessions, encoded once.
-struct Delivery<'a> {
+/// The deliveries that an answer leads to. Each is encoded once, however many sessions and commands it is for: an answer
+/// of many commands with one large payload for all must not become as many large packets.
+struct Deliveries<'a> {
     message_id: String,
     kind: &'a TypeName,
-    data: &'a Slice,
-    shared: Option<Packet>,
+    /// By where the data stands in the answer, which is kept until all is done, and whether the id is in it.
+    encoded: HashMap<(*const [u8], bool), Packet>,
 }
 
-impl<'a> Delivery<'a> {
-    fn new(message_id: String, kind: &'a TypeName, data: &'a Slice) -> Self {
-        Delivery { message_id, kind, data, shared: None }
-    }
-
-    /// The delivery to one session; `id` for the one that asked.
-    fn to(&mut self, conn: ConnId, id: Option<&Slice>) -> Effect {
-        let encode = |id| report::delivery(self.kind.as_str(), &self.message_id, self.data.bytes(), id);
-        let packet = match id {
-            Some(_) => encode(id),
-            None => self.shared.get_or_insert_with(|| encode(None)).clone(),
-        };
-        Effect::Send(conn, packet)
+impl Deliveries<'_> {
+    /// The delivery to one session; `id`, which is always the same, for the one that asked.
+    fn to(&mut self, conn: ConnId, data: &Slice, id: Option<&Slice>) -> Effect {
+        let key = (std::ptr::from_ref(data.bytes()), id.is_some());
+        let encode = || report::delivery(self.kind.as_str(), &self.message_id, data.bytes(), id);
+        Effect::Send(conn, self.encoded.entry(key).or_insert_with(encode).clone())
     }
 }
 

@@ -4,7 +4,8 @@ use super::Dispatcher;
 use super::event::{Effect, Message};
 use super::requests::{self, Failure, Request};
 use crate::frame::Packet;
-use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::name::{BUILTIN, ConnId, Generation, RequestId, RouteId};
+use crate::protocol::client::KIND_BYTES_MAX;
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Id};
 use crate::protocol::{handler, report::Counts};
@@ -14,8 +15,11 @@ use std::time::Instant;
 impl Dispatcher {
     pub(super) fn message(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
         let draining = self.draining;
-        let Some(session) = self.open_session(conn) else { return };
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
         session.under_way += 1;
+        if session.closing {
+            return self.settle(conn, message.bytes, effects);
+        }
         let user = session.user.clone();
         let route = self.routes.find(message.kind.as_str());
         let (user, route) = match (user, route) {
@@ -26,8 +30,9 @@ impl Dispatcher {
                     Some(_) if draining => (Reason::Draining, "this server is stopping"),
                     Some(_) => (Reason::UnknownType, "no handler is configured for this type"),
                 };
+                let kind = Some(message.kind.as_str()).filter(|kind| kind.len() <= KIND_BYTES_MAX || route.is_some());
                 let id = message.id.map(Id::Client);
-                effects.push(Effect::Send(conn, report::bad(message.kind.as_str(), id.as_ref(), reason, words)));
+                effects.push(Effect::Send(conn, report::bad(kind.unwrap_or(BUILTIN), id.as_ref(), reason, words)));
                 return self.settle(conn, message.bytes, effects);
             }
         };
@@ -92,10 +97,13 @@ impl Dispatcher {
     }
 
     pub(super) fn handler_up(&mut self, now: Instant, route_id: RouteId, generation: Generation, effects: &mut Vec<Effect>) {
+        // Whoever starts handlers says when one has ended. Were it forgotten, the next start would answer for this one.
+        if let Some(before) = self.routes.get(route_id).up.filter(|before| *before != generation) {
+            self.handler_down(route_id, before, "was started again".into(), effects);
+        }
         let route = self.routes.get(route_id);
         info!("handler {} is up", route.config.kind);
         route.up = Some(generation);
-        route.answered = None;
         self.pump(now, route_id, effects);
     }
 
@@ -164,10 +172,7 @@ impl Dispatcher {
     /// Requests that the handler was asked and did not answer in time.
     fn fail_late(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
         while let Some(&id) = self.routes.get(route_id).under_way.front() {
-            let Some(request) = self.requests.get(id) else { return };
-            if now < request.deadline {
-                return;
-            }
+            let Some(request) = self.requests.get(id).filter(|request| request.deadline <= now) else { break };
             let asked_until = request.deadline;
             let route = self.routes.get(route_id);
             route.forget(id);

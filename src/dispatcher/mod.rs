@@ -62,6 +62,8 @@ pub struct Dispatcher {
     next_deadline: Option<Instant>,
     draining: bool,
     drained: bool,
+    /// Connections that come yet end at once.
+    stopping: bool,
 }
 
 impl Dispatcher {
@@ -78,13 +80,14 @@ impl Dispatcher {
             next_deadline: None,
             draining: false,
             drained: false,
+            stopping: false,
         }
     }
 
     /// Takes in what happened at `now` and appends what is to be done, in this order for each destination.
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Connected(conn) => self.connected(conn),
+            Event::Connected(conn) => self.connected(conn, effects),
             Event::LoggedIn { conn, user, revision, about } => self.logged_in(conn, user, revision, &about, effects),
             Event::LoggedOut(conn, about) => self.logged_out(conn, &about, effects),
             Event::PasswordChanged { conn, user, revision, about } => self.password_changed(conn, user, revision, &about, effects),

@@ -87,6 +87,12 @@ impl Requests {
         if message.open > 0 { None } else { self.messages.remove(&key) }
     }
 
+    /// How many messages and requests are in the tables.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> (usize, usize) {
+        (self.messages.len(), self.requests.len())
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()

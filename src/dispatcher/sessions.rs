@@ -25,8 +25,11 @@ pub(super) struct Session {
 }
 
 impl Dispatcher {
-    pub(super) fn connected(&mut self, conn: ConnId) {
+    pub(super) fn connected(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         self.sessions.insert(conn, Session::default());
+        if self.stopping {
+            self.close(conn, CloseReason::Stopping, effects);
+        }
     }
 
     pub(super) fn logged_in(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
@@ -36,14 +39,7 @@ impl Dispatcher {
             return self.login_failed(conn, about, Reason::Draining, "this server is stopping", effects);
         }
         if self.users.is_news(&user, revision) {
-            self.accounts_changed(vec![(user.clone(), Standing::Active { revision })], effects);
-        }
-        // The same user again: his place is not counted twice.
-        if before.as_ref() == Some(&user) {
-            self.users.remove(&user, conn);
-            if let Some(session) = self.sessions.get_mut(&conn) {
-                session.user = None;
-            }
+            self.revised(&user, revision, conn, effects);
         }
         match self.users.add(&user, revision, conn, self.settings.sessions_per_user) {
             Ok(()) => {
@@ -93,17 +89,26 @@ impl Dispatcher {
     }
 
     pub(super) fn password_changed(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
-        for other in self.users.apply(user.clone(), Standing::Active { revision }) {
-            if other != conn {
-                self.close(other, CloseReason::Revoked, effects);
+        // It may have been disabled or removed since.
+        if self.users.sessions(user.as_str()).is_some() && self.users.is_news(&user, revision) {
+            self.revised(&user, revision, conn, effects);
+        }
+        if self.open_session(conn).is_some() {
+            effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
+            effects.push(Effect::Verdict(conn, true));
+        }
+    }
+
+    /// An account has a new revision, which `conn` has brought or proved: the user's other sessions end.
+    fn revised(&mut self, user: &Username, revision: u64, conn: ConnId, effects: &mut Vec<Effect>) {
+        for session in self.users.apply(user.clone(), Standing::Active { revision }) {
+            if session == conn {
+                // Alone, he is within any bound, and the revision is the one just applied.
+                let _ = self.users.add(user, revision, conn, usize::MAX);
+            } else {
+                self.close(session, CloseReason::Revoked, effects);
             }
         }
-        let Some(session) = self.open_session(conn) else { return };
-        session.user = Some(user.clone());
-        // Alone, he is within any bound, and the revision is the one just applied.
-        let _ = self.users.add(&user, revision, conn, usize::MAX);
-        effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
-        effects.push(Effect::Verdict(conn, true));
     }
 
     pub(super) fn registered(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
@@ -116,11 +121,10 @@ impl Dispatcher {
     }
 
     pub(super) fn refused(&mut self, conn: ConnId, about: &About, reason: Reason, message: &str, last: bool, effects: &mut Vec<Effect>) {
-        if self.open_session(conn).is_none() {
-            return;
+        if self.open_session(conn).is_some() {
+            effects.push(Effect::Send(conn, report::bad(about.kind.as_str(), about.id.as_ref(), reason, message)));
         }
-        effects.push(Effect::Send(conn, report::bad(about.kind.as_str(), about.id.as_ref(), reason, message)));
-        effects.push(Effect::Settle(conn, 0));
+        self.give_back(conn, 0, effects);
         if last {
             self.close(conn, CloseReason::Refused, effects);
         }
@@ -145,10 +149,17 @@ impl Dispatcher {
 
     /// A message of this connection is dealt with: its report, if it gets one, is written.
     pub(super) fn settle(&mut self, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Settle(conn, bytes));
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.under_way = session.under_way.saturating_sub(1);
-            self.close_if_done(conn, effects);
+        }
+        self.give_back(conn, bytes, effects);
+        self.close_if_done(conn, effects);
+    }
+
+    /// Gives a message's place back to its connection, also to one that is told to end, as long as it is there.
+    pub(super) fn give_back(&mut self, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
+        if self.sessions.contains_key(&conn) {
+            effects.push(Effect::Settle(conn, bytes));
         }
     }
 
@@ -191,6 +202,7 @@ impl Dispatcher {
     }
 
     pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) {
+        self.stopping = true;
         let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
         for conn in conns {
             self.close(conn, CloseReason::Stopping, effects);

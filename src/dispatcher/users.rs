@@ -19,7 +19,8 @@ pub(super) struct Users {
 /// One account.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// Logins that were proved before this revision came are void.
+    /// The newest that was ever active: it only grows, and logins that were proved before it came are void. An
+    /// account that was disabled has a higher one when it is active again.
     revision: u64,
     disabled: bool,
     pub(super) sessions: Vec<UserSession>,
@@ -45,26 +46,31 @@ pub(super) enum LoginError {
 }
 
 impl Users {
-    /// Applies what is known of an account now. Returns the sessions that must end.
+    /// Applies what is known of an account now, unless more is known already: what is read from the database at the
+    /// same time by several threads may come in another order. Returns the sessions that must end.
     pub(super) fn apply(&mut self, name: Username, standing: Standing) -> Vec<ConnId> {
-        let (revision, disabled) = match standing {
-            Standing::Active { revision } => (revision, false),
-            Standing::Disabled => (u64::MAX, true),
+        let fresh = || Account { revision: 0, disabled: false, sessions: Vec::new(), round: 0 };
+        let account = match standing {
+            Standing::Active { revision } => {
+                self.newest = self.newest.max(revision);
+                let account = self.accounts.entry(name.clone()).or_insert_with(fresh);
+                if revision <= account.revision {
+                    return Vec::new();
+                }
+                account.revision = revision;
+                account.disabled = false;
+                account
+            }
+            Standing::Disabled => {
+                let account = self.accounts.entry(name.clone()).or_insert_with(fresh);
+                account.disabled = true;
+                account
+            }
             Standing::Removed => {
                 self.online.remove(&name);
                 return conns(self.accounts.remove(&name).map(|account| account.sessions).unwrap_or_default());
             }
         };
-        if !disabled {
-            self.newest = self.newest.max(revision);
-        }
-        let fresh = || Account { revision, disabled, sessions: Vec::new(), round: 0 };
-        let account = self.accounts.entry(name.clone()).or_insert_with(fresh);
-        account.disabled = disabled;
-        if account.revision == revision {
-            return Vec::new();
-        }
-        account.revision = revision;
         let sessions = std::mem::take(&mut account.sessions);
         self.online.remove(&name);
         conns(sessions)
@@ -76,16 +82,20 @@ impl Users {
         self.accounts.keys().filter(|name| !there.contains(name)).cloned().collect()
     }
 
-    /// Whether a proof at this revision is newer than all that is known of the account.
+    /// Whether a proof at this revision is newer than all that is known of the account. Of one that is disabled it
+    /// is not: only whoever enables it says so.
     pub(super) fn is_news(&self, name: &Username, revision: u64) -> bool {
-        self.accounts.get(name).map_or(revision > self.newest, |account| revision > account.revision)
+        self.accounts.get(name).map_or(revision > self.newest, |account| !account.disabled && revision > account.revision)
     }
 
-    /// A session more for a user whose password was proved at `revision`.
+    /// A session more for a user whose password was proved at `revision`; one that he has already is not counted twice.
     pub(super) fn add(&mut self, name: &Username, revision: u64, conn: ConnId, sessions_max: usize) -> Result<(), LoginError> {
         let account = self.accounts.get_mut(name).ok_or(LoginError::Revoked)?;
         if account.disabled || revision != account.revision {
             return Err(LoginError::Revoked);
+        }
+        if account.sessions.iter().any(|session| session.conn == conn) {
+            return Ok(());
         }
         if account.sessions.len() >= sessions_max {
             return Err(LoginError::TooMany);
@@ -135,6 +145,14 @@ impl Users {
     /// The names of all who have a session, in alphabetical order.
     pub(super) fn online(&self) -> impl Iterator<Item = &Username> {
         self.online.iter()
+    }
+}
+
+#[cfg(test)]
+impl Users {
+    /// How many sessions and users with sessions are in the tables.
+    pub(super) fn left(&self) -> usize {
+        self.accounts.values().map(|account| account.sessions.len()).sum::<usize>() + self.online.len()
     }
 }
 
