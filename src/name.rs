@@ -80,7 +80,7 @@ name!(
     /// A type of message: the key from a message to its handler.
     TypeName,
     "type",
-    "has 1 to 64 characters without spaces, quotes, slashes or control characters, and is not builtin, internal or dummy",
+    "has 1 to 64 bytes without spaces, quotes, slashes or control characters, and is not builtin, internal or dummy",
     is_type_name
 );
 
@@ -106,7 +106,7 @@ fn is_username(text: &str) -> bool {
 
 fn is_type_name(text: &str) -> bool {
     let banned = |c: char| c.is_control() || c.is_whitespace() || "\"'\\/".contains(c);
-    (1..=64).contains(&text.chars().count()) && !text.chars().any(banned) && ![BUILTIN, INTERNAL, DUMMY].contains(&text)
+    (1..=64).contains(&text.len()) && !text.chars().any(banned) && ![BUILTIN, INTERNAL, DUMMY].contains(&text)
 }
 
 fn is_server_name(text: &str) -> bool {

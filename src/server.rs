@@ -187,7 +187,14 @@ impl Server {
                 handle.replace(generation, reason);
             }
         };
-        let runner = Runner { dispatcher, inbound: incoming_events, flusher, replace: Box::new(replace), drained: told_drained };
+        let runner = Runner {
+            dispatcher,
+            inbound: incoming_events,
+            flusher,
+            incoming: incoming.clone(),
+            replace: Box::new(replace),
+            drained: told_drained,
+        };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
 
         let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());

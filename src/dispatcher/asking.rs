@@ -15,11 +15,8 @@ use std::time::Instant;
 impl Dispatcher {
     pub(super) fn message(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
         let draining = self.draining;
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(session) = self.open_session(conn) else { return effects.push(Effect::Settle(conn, message.bytes)) };
         session.under_way += 1;
-        if session.closing {
-            return self.settle(conn, message.bytes, effects);
-        }
         let user = session.user.clone();
         let route = self.routes.find(message.kind.as_str());
         let (user, route) = match (user, route) {

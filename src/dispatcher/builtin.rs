@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 impl Dispatcher {
     pub(super) fn asked(&mut self, conn: ConnId, inquiry: Inquiry, about: &About, effects: &mut Vec<Effect>) {
-        let Some(session) = self.open_session(conn) else { return self.give_back(conn, 0, effects) };
+        let Some(session) = self.open_session(conn) else { return effects.push(Effect::Settle(conn, 0)) };
         let user = session.user.clone();
         let answer = match (inquiry, user) {
             (Inquiry::Ping, _) => Some(json!({})),
@@ -33,7 +33,7 @@ impl Dispatcher {
             None => report::bad(kind, id, Reason::NotAuthenticated, "log in first"),
         };
         effects.push(Effect::Send(conn, packet));
-        self.give_back(conn, 0, effects);
+        effects.push(Effect::Settle(conn, 0));
     }
 
     fn handlers(&self) -> Value {

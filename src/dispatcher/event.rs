@@ -161,7 +161,8 @@ pub enum Inquiry {
 pub enum Effect {
     /// Write this to a connection.
     Send(ConnId, Packet),
-    /// One message of this connection is dealt with, and so are its bytes.
+    /// One message of this connection is dealt with, and so are its bytes. Exactly one for each event that came of a
+    /// message, also when the connection is gone by then.
     Settle(ConnId, usize),
     /// Whether what the connection asked for and waits for (a login, a logout, ...) was done.
     Verdict(ConnId, bool),

@@ -9,6 +9,7 @@
 use super::{CloseReason, Dispatcher, Effect, Event};
 use crate::connection::flusher::Flusher;
 use crate::connection::gate::Gate;
+use crate::connection::incoming::Incoming;
 use crate::frame::Packet;
 use crate::name::{ConnId, Generation, RequestId, RouteId};
 use crate::outlet::{Outlet, Sent};
@@ -76,6 +77,8 @@ pub struct Runner {
     pub inbound: Receiver<Inbound>,
     /// Finishes what slow connections do not take.
     pub flusher: Flusher,
+    /// Bytes that came in and are not dealt with.
+    pub incoming: Arc<Incoming>,
     /// Has a handler replaced.
     pub replace: Replace,
     /// Told once when the last message under way has its report, after the order to stop.
@@ -114,7 +117,12 @@ impl Runner {
             match received {
                 Ok(first) => {
                     let rest = self.inbound.try_iter().take(BATCH_MAX);
+                    let rest: Vec<Inbound> = rest.collect();
                     for inbound in std::iter::once(first).chain(rest) {
+                        if matches!(inbound, Inbound::AttachHandler(..)) {
+                            // What is collected for the last start of a handler must not be written to the next.
+                            self.carry_out(now, &mut tables, &mut effects);
+                        }
                         quit |= tables.take(&mut self.dispatcher, now, inbound, &mut effects);
                     }
                 }
@@ -152,10 +160,13 @@ impl Runner {
     fn carry_out_one(&mut self, tables: &mut Tables, effect: Effect) {
         match effect {
             Effect::Send(conn, packet) => tables.touch(conn, |attached| attached.packets.push(packet)),
-            Effect::Settle(conn, bytes) => tables.touch(conn, |attached| {
-                attached.settled.0 += 1;
-                attached.settled.1 += bytes;
-            }),
+            Effect::Settle(conn, bytes) => {
+                self.incoming.give_back(bytes);
+                tables.touch(conn, |attached| {
+                    attached.settled.0 += 1;
+                    attached.settled.1 += bytes;
+                });
+            }
             Effect::Close(conn, reason) => tables.touch(conn, |attached| attached.closing = Some(reason)),
             Effect::Verdict(conn, verdict) => {
                 if let Some(attached) = tables.ports.get(&conn) {

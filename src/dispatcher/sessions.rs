@@ -124,7 +124,7 @@ impl Dispatcher {
         if self.open_session(conn).is_some() {
             effects.push(Effect::Send(conn, report::bad(about.kind.as_str(), about.id.as_ref(), reason, message)));
         }
-        self.give_back(conn, 0, effects);
+        effects.push(Effect::Settle(conn, 0));
         if last {
             self.close(conn, CloseReason::Refused, effects);
         }
@@ -152,15 +152,9 @@ impl Dispatcher {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.under_way = session.under_way.saturating_sub(1);
         }
-        self.give_back(conn, bytes, effects);
+        // Also when the connection is gone: the bytes are counted until now.
+        effects.push(Effect::Settle(conn, bytes));
         self.close_if_done(conn, effects);
-    }
-
-    /// Gives a message's place back to its connection, also to one that is told to end, as long as it is there.
-    pub(super) fn give_back(&mut self, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
-        if self.sessions.contains_key(&conn) {
-            effects.push(Effect::Settle(conn, bytes));
-        }
     }
 
     fn close_if_done(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {

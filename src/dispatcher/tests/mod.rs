@@ -130,7 +130,11 @@ impl World {
                 assert!(to.closed.is_none() && !to.forgotten, "{conn} was sent something after its end");
                 to.inbox.push(packet.clone());
             }
-            Effect::Settle(conn, bytes) => self.connection(*conn).settled.push(*bytes),
+            // Bytes are given back also when the connection is gone.
+            Effect::Settle(conn, bytes) => {
+                let connection = self.connections.get_mut(conn).expect("a connection that was there");
+                connection.settled.push(*bytes);
+            }
             Effect::Verdict(conn, verdict) => self.connection(*conn).verdicts.push(*verdict),
             Effect::Close(conn, reason) => {
                 assert_eq!(self.connection(*conn).closed.replace(*reason), None, "{conn} was closed twice");
