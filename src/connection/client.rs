@@ -25,10 +25,12 @@ use std::time::{Duration, Instant};
 /// The stack of a connection's thread; what is touched of it is resident for each idle connection.
 pub const STACK_BYTES: usize = 256 << 10;
 
-/// How much is read at once.
-const READ_BYTES: usize = 16 << 10;
+/// How much is read at once from a client that says little: an idle connection keeps a buffer of this size.
+const READ_BYTES_MIN: usize = 2 << 10;
+/// How much from one that has more to say: the double each time that it was not enough, up to this.
+const READ_BYTES_MAX: usize = 64 << 10;
 /// How much more at once while a large frame comes in, at most.
-const READ_BYTES_MAX: usize = 256 << 10;
+const GROW_BYTES_MAX: usize = 256 << 10;
 /// How long the last report may take to be read by the other side, and how long is listened for its end: a socket
 /// closed with unread bytes in it would be reset, and the report lost on its way.
 const LINGER: Duration = Duration::from_secs(2);
@@ -69,6 +71,7 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
         source: Source::Socket(Arc::clone(&socket)),
         socket: &socket,
         decoder: Decoder::new(Framing::Length, limits.frame_bytes_before_login),
+        read_bytes: READ_BYTES_MIN,
         counted: 0,
         frame_began: None,
         read_timeout: None,
@@ -102,6 +105,8 @@ struct Client<'a> {
     source: Source,
     socket: &'a Socket,
     decoder: Decoder,
+    /// How much is read at once.
+    read_bytes: usize,
     /// What the decoder holds, as counted in the total of incoming bytes.
     counted: usize,
     frame_began: Option<Instant>,
@@ -118,12 +123,13 @@ impl Client<'_> {
             }
             // A large frame is read in steps that grow with what came of it, never with what it promises.
             let missing = self.decoder.announced().unwrap_or(0).saturating_sub(self.decoder.pending());
-            let space = READ_BYTES.max(missing.min(self.decoder.pending()).min(READ_BYTES_MAX));
+            let space = self.read_bytes.max(missing.min(self.decoder.pending()).min(GROW_BYTES_MAX));
             match self.source.read(self.decoder.space(space)) {
                 Ok(0) => {
                     self.session.flush();
                     return End::Input;
                 }
+                Ok(bytes) if bytes >= self.read_bytes => self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX),
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
                 Err(_) => return End::Broken(CloseReason::Broken),
@@ -255,7 +261,7 @@ impl Client<'_> {
 
     fn discard_until_end(&mut self, deadline: Instant) {
         let mut discarded = 0;
-        let mut buffer = Vec::with_capacity(READ_BYTES);
+        let mut buffer = Vec::with_capacity(READ_BYTES_MAX);
         while discarded < LINGER_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO || self.socket.set_read_timeout(Some(left)).is_err() {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// A login that fails is answered no sooner than this after its hashing began, so that the time tells nothing.
 const FAILURE_TAKES: Duration = Duration::from_millis(250);
+/// Much more than a connection's stack: the C library keeps the stacks of threads that ended for new ones of about the
+/// same size, and would give this one, touched all over, to a connection.
+const HASHING_STACK_BYTES: usize = 2 << 20;
 /// How long a permit to hash is waited for; then the server is busy.
 const PERMIT_WITHIN: Duration = Duration::from_secs(5);
 /// A registration token longer than this is none.
@@ -55,10 +58,9 @@ impl Login {
     ///
     /// A wrong password and an unknown user give the same words after the same time.
     pub fn prove(&self, username: &Text, password: &Text) -> Result<(Username, u64), Denied> {
-        let mut permit = self.permit()?;
+        let permit = self.permit()?;
         let began = Instant::now();
-        let proved = self.verify(&mut permit, Username::new(username.as_str()).ok(), password);
-        drop(permit);
+        let proved = self.verify(permit, Username::new(username.as_str()).ok(), password).map(|(_, proved)| proved);
         proved.inspect_err(|_| wait_until(began + FAILURE_TAKES))
     }
 
@@ -66,18 +68,11 @@ impl Login {
     pub fn change_password(&self, user: &Username, old: &Text, new: &Text) -> Result<u64, Denied> {
         let minimum = self.rules.password_minimum;
         let new = new_password(new, minimum)?;
-        let mut permit = self.permit()?;
+        let permit = self.permit()?;
         let began = Instant::now();
-        let (_, revision) = match self.verify(&mut permit, Some(user.clone()), old) {
-            Ok(proved) => proved,
-            Err(denial) => {
-                drop(permit);
-                wait_until(began + FAILURE_TAKES);
-                return Err(denial);
-            }
-        };
-        let hash = permit.hash(&new).map_err(hashing_failed)?;
-        drop(permit);
+        let proved = self.verify(permit, Some(user.clone()), old);
+        let (permit, (_, revision)) = proved.inspect_err(|_| wait_until(began + FAILURE_TAKES))?;
+        let (_, hash) = aside(permit, move |permit| permit.hash(&new))?;
         match self.store.change_password(user.clone(), hash, revision) {
             Err(StoreError::Changed { .. } | StoreError::Unknown { .. }) => Err(wrong()),
             done => done.map_err(storage_failed),
@@ -89,9 +84,7 @@ impl Login {
         self.may_register(token)?;
         let name = Username::new(username.as_str()).map_err(|error| denied(Reason::Malformed, error.to_string()))?;
         let password = new_password(password, self.rules.password_minimum)?;
-        let mut permit = self.permit()?;
-        let hash = permit.hash(&password).map_err(hashing_failed)?;
-        drop(permit);
+        let (_, hash) = aside(self.permit()?, move |permit| permit.hash(&password))?;
         match self.store.register(name.clone(), hash) {
             Err(StoreError::Taken { .. }) => Err(denied(Reason::Forbidden, format!("the name {name} is taken"))),
             done => done.map(|revision| (name, revision)).map_err(storage_failed),
@@ -123,8 +116,8 @@ impl Login {
         permit.ok_or_else(|| denied(Reason::Busy, "too many logins at once (limits.hashingAtOnce); try again"))
     }
 
-    /// Hashes exactly once, whether there is such an account or not.
-    fn verify(&self, permit: &mut Permit, name: Option<Username>, password: &Text) -> Result<(Username, u64), Denied> {
+    /// Hashes exactly once, whether there is such an account or not. The permit comes back only with a proof.
+    fn verify(&self, permit: Permit, name: Option<Username>, password: &Text) -> Result<(Permit, (Username, u64)), Denied> {
         // What is too long is nobody's password, so a short one is hashed in its place.
         let (password, possible) = match Password::new(password.as_str().to_owned()) {
             Ok(password) => (password, true),
@@ -136,15 +129,32 @@ impl Login {
         };
         match (name, account) {
             (Some(name), Some(Account { password: hash, disabled, revision, .. })) => {
-                let right = permit.verify(&password, &hash).map_err(hashing_failed)?;
-                if right && possible && !disabled { Ok((name, revision)) } else { Err(wrong()) }
+                let (permit, right) = aside(permit, move |permit| permit.verify(&password, &hash))?;
+                if right && possible && !disabled { Ok((permit, (name, revision))) } else { Err(wrong()) }
             }
             _ => {
-                permit.verify_unknown(&password).map_err(hashing_failed)?;
+                aside(permit, move |permit| permit.verify_unknown(&password))?;
                 Err(wrong())
             }
         }
     }
+}
+
+/// Hashes on a thread that ends with it. Its stack is deep, and what was touched of a stack stays resident: on the
+/// connection's own thread it would be kept for each idle connection (8 KiB of 28).
+fn aside<T, F>(mut permit: Permit, work: F) -> Result<(Permit, T), Denied>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Permit) -> Result<T, PasswordError> + Send + 'static,
+{
+    let body = move || {
+        let result = work(&mut permit);
+        (permit, result)
+    };
+    let busy = |what: &str| denied(Reason::Busy, format!("the server has no {what} left to check passwords; try again"));
+    let thread = crate::thread::spawn("hash", HASHING_STACK_BYTES, body).map_err(|_| busy("thread"))?;
+    let (permit, result) = thread.join().map_err(|_| denied(Reason::Internal, "the password could not be checked"))?;
+    Ok((permit, result.map_err(hashing_failed)?))
 }
 
 fn new_password(text: &Text, minimum: usize) -> Result<Password, Denied> {
