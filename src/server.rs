@@ -38,8 +38,6 @@ const STACK_BYTES: usize = 1 << 20;
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// ... and how long clients may take to read what is left for them.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
-/// How long a request waits for a handler that has no room.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the server does not start.
 #[derive(Debug)]
@@ -290,7 +288,7 @@ fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartE
         framing: handler.framing,
         in_flight: handler.in_flight,
         queue: handler.queue,
-        queue_wait: QUEUE_WAIT,
+        queue_wait: handler.queue_wait,
         timeout: handler.timeout,
     };
     Ok(Settings {

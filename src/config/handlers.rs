@@ -90,6 +90,7 @@ impl One<'_> {
         let in_flight = count("inFlight", IN_FLIGHT_MAX, if envelope { 32 } else { 1 });
         let queue = count("queue", QUEUE_MAX, 256);
         let timeout = count("timeoutSeconds", SECONDS_MAX, 10);
+        let queue_wait = count("queueSeconds", SECONDS_MAX, 5);
         let stop = count("stopSeconds", SECONDS_MAX, 5);
         let informer_socket = self.informer(reader, &block, sockets);
         Some(Handler {
@@ -100,6 +101,7 @@ impl One<'_> {
             informer_socket: informer_socket?,
             in_flight: in_flight as usize,
             queue: queue as usize,
+            queue_wait: Duration::from_secs(queue_wait),
             timeout: Duration::from_secs(timeout),
             stop: Duration::from_secs(stop),
         })

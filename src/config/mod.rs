@@ -103,6 +103,8 @@ pub struct Handler {
     pub in_flight: usize,
     /// How many requests may wait for it.
     pub queue: usize,
+    /// How long a request may wait.
+    pub queue_wait: Duration,
     /// How long it may take to answer.
     pub timeout: Duration,
     /// How long it may take to end once its input is closed.

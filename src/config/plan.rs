@@ -104,8 +104,8 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
     writeln!(out, "; {framing}{}", if handler.envelope { "; envelopes" } else { "" })?;
     writeln!(out, "    informer  {}", handler.informer_socket.display())?;
     let (timeout, stop) = (handler.timeout.as_secs(), handler.stop.as_secs());
-    let (flight, queue) = (handler.in_flight, handler.queue);
-    writeln!(out, "    limits    {flight} under way, {queue} waiting, {timeout} s to answer, {stop} s to stop")
+    let (flight, queue, wait) = (handler.in_flight, handler.queue, handler.queue_wait.as_secs());
+    writeln!(out, "    limits    {flight} under way, {queue} waiting for {wait} s, {timeout} s to answer, {stop} s to stop")
 }
 
 /// A limit's value with its unit; round sizes also in the unit that people say.
@@ -231,7 +231,7 @@ mod tests {
             "    with      KEY",
             "    starts    nothing; somebody else runs it",
             "    talks     at /run/far, one connection; length and bytes; envelopes",
-            "    limits    32 under way, 256 waiting, 10 s to answer, 5 s to stop",
+            "    limits    32 under way, 256 waiting for 5 s, 10 s to answer, 5 s to stop",
             "  connections            10; the default is 4096",
             "  frameBytes             3000000 bytes; the default is 1048576 bytes (1 MiB)",
             "  loginSeconds           10 s",

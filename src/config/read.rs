@@ -40,6 +40,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "timeoutSeconds",
             "stopSeconds",
             "queue",
+            "queueSeconds",
         ],
     ),
     ("database", &["type", "path"]),

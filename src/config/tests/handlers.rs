@@ -59,10 +59,10 @@ fn handlers_are_those_that_are_available() {
     check_block(
         r#""handlers": {"availableTypes": [], "typeMap": {"a b": {"handlerBinary": 1}, "dummy": 1}}"#,
         &[
-            "2:48: handlers.typeMap.\"a b\": a type has 1 to 64 characters without spaces, quotes, slashes or control \
+            "2:48: handlers.typeMap.\"a b\": a type has 1 to 64 bytes without spaces, quotes, slashes or control \
              characters, and is not builtin, internal or dummy",
             "2:73: handlers.typeMap.\"a b\".handlerBinary: expected text in double quotes, found a number",
-            "2:77: handlers.typeMap.dummy: a type has 1 to 64 characters without spaces, quotes, slashes or control \
+            "2:77: handlers.typeMap.dummy: a type has 1 to 64 bytes without spaces, quotes, slashes or control \
              characters, and is not builtin, internal or dummy",
             "2:86: handlers.typeMap.dummy: expected a block in braces, found a number",
         ],
@@ -82,6 +82,7 @@ fn handler_has_defaults() {
         informer_socket: "/etc/bester/bester-state/informer-a.sock".into(),
         in_flight: 1,
         queue: 256,
+        queue_wait: Duration::from_secs(5),
         timeout: Duration::from_secs(10),
         stop: Duration::from_secs(5),
     };
