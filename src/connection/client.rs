@@ -31,8 +31,10 @@ const READ_BYTES_MIN: usize = 2 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// How much more at once while a large frame comes in, at most.
 const GROW_BYTES_MAX: usize = 256 << 10;
-/// How long the last report may take to be read by the other side, and how long is listened for its end: a socket
-/// closed with unread bytes in it would be reset, and the report lost on its way.
+/// How long the other side may take to read what is left for it at the end.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+/// How long is listened for its end then: a socket closed with unread bytes in it would be reset, and the last report
+/// lost on its way.
 const LINGER: Duration = Duration::from_secs(2);
 /// What is read and thrown away while lingering, at most.
 const LINGER_BYTES: usize = 4 << 20;
@@ -244,15 +246,14 @@ impl Client<'_> {
             End::Input => {
                 self.session.input_ended();
                 let reason = gate.wait_closing();
-                outlet.wait_shut(Instant::now() + LINGER);
+                outlet.wait_shut(Instant::now() + FLUSH_WITHIN);
                 reason
             }
             End::Session => {
                 let reason = gate.wait_closing();
-                let deadline = Instant::now() + LINGER;
-                outlet.wait_shut(deadline);
+                outlet.wait_shut(Instant::now() + FLUSH_WITHIN);
                 if reason.is_polite() {
-                    self.discard_until_end(deadline);
+                    self.discard_until_end(Instant::now() + LINGER);
                 }
                 reason
             }
