@@ -248,3 +248,7 @@ impl Drop for Outlet {
         self.total.give_back(self.lock().bytes);
     }
 }
+
+#[cfg(test)]
+#[path = "outlet_test.rs"]
+mod tests;
