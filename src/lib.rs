@@ -1,4 +1,58 @@
 //! `bester`: a server for the Bester protocol, a federated, pluggable message exchange.
+//!
+//! Clients log in and send messages; each message has a type; each type has a handler, a program that the server starts
+//! and that says who gets what; the server delivers, and reports to the sender. `README.md` tells how it is used and
+//! what goes over the wire. This page is the map of the sources; each module tells where to start reading in it.
+//!
+//! # Floors
+//!
+//! A module uses what stands below it, never what stands above or on the same line; only those on the ground are for
+//! everybody, also for each other, without going in circles.
+//!
+//! ```text
+//! cli                               the commands; main.rs only picks one
+//! server   client                   the assembly; a small client, for the commands and for programs in Rust
+//! listener   handler   admin        where connections come from: clients, programs, commands on this machine
+//! connection   dispatcher::run      the threads: one for each connection, and one for the dispatcher
+//! dispatcher                        all state, as a machine without I/O: events in, effects out
+//! protocol  transport  frame  outlet  store  password  config  name  thread  signals  logging  sys
+//! ```
+//!
+//! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `dispatcher` sees ids,
+//! never sockets, files or clocks; only `dispatcher::run`, the thread around it, knows what is behind an id. `protocol`
+//! knows bytes and nothing else. Where something below must set something above in motion (have a handler replaced, say),
+//! `server` has handed in a channel or a function for it. `connection` and `dispatcher::run` are two halves of one floor and
+//! do use each other: the one sends events, the other writes through outlets and tells threads through gates.
+//!
+//! # The way of a message
+//!
+//! ```text
+//! client's socket
+//!   | connection::client    a thread reads; frame::Decoder makes frames; protocol::client says what each means
+//!   v
+//! Event::Message            all that came with one read, in one send, on the dispatcher's bounded channel
+//!   | dispatcher            routes: which handler; requests: whose message, and until when
+//!   v
+//! Effect::Ask               dispatcher::run writes it to the handler's outlet
+//!   |                       ... the handler's program thinks ...
+//! handler's output
+//!   | connection::handler   a thread reads; protocol::handler says what the answer orders
+//!   v
+//! Event::Answered
+//!   | dispatcher            requests: who had asked; users: who is where; protocol::report writes each delivery once
+//!   v
+//! Effect::Send x n          dispatcher::run writes to each outlet once; connection::flusher finishes the slow ones
+//! ```
+//!
+//! The data of a message is a range of the frame that it came in, all the way: it is never decoded, and copied only
+//! into what goes out.
+//!
+//! # Habits
+//!
+//! The dispatcher never waits. Every queue has a bound, and what happens when it is full is decided: a connection's
+//! thread waits (so the client feels it), a message is reported as `busy`, a client that reads too slowly is closed.
+//! What is slow (passwords, the disk) is done by the connection's own thread and by the storage thread in [`store`].
+//! Threads are started by [`thread::spawn`] alone. `sys.rs` is the only file that may be `unsafe`.
 
 pub mod admin;
 pub mod cli;

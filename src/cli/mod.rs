@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod demo;
 pub mod frame;
 pub mod init;
 pub mod listen;
@@ -35,6 +36,7 @@ Set up and run a server:
   serve             run the server in the foreground
   check             say what a configuration means, and what is wrong with it
   config default    print a configuration in which every key is explained
+  demo              show a whole conversation: a server of its own, two users, then gone again
   user              add, change, list, import and export accounts
 
 Talk to a server:
@@ -60,6 +62,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "serve" => serve::run(rest),
         "check" => check::run(rest),
         "config" => config::run(rest),
+        "demo" => demo::run(rest),
         "user" => user::run(rest),
         "send" => send::run(rest),
         "listen" => listen::run(rest),

@@ -2,5 +2,7 @@
 
 #![allow(unreachable_pub, reason = "nothing outside could reach a test")]
 
+mod demo;
 mod smoke;
+mod tidy;
 mod world;
