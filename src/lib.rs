@@ -13,16 +13,17 @@
 //! cli                               the commands; main.rs only picks one
 //! server   client                   the assembly; a small client, for the commands and for programs in Rust
 //! listener   handler   admin        where connections come from: clients, programs, commands on this machine
-//! connection   dispatcher::run      the threads: one for each connection, and one for the dispatcher
+//! connection                        the threads that read, one for each connection
+//! dispatcher::run                   the dispatcher's thread, which writes
 //! dispatcher                        all state, as a machine without I/O: events in, effects out
-//! protocol  transport  frame  outlet  store  password  config  name  thread  signals  logging  sys
+//! protocol  transport  frame  outlet  gate  store  password  config  name  thread  signals  logging  sys
 //! ```
 //!
 //! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `dispatcher` sees ids,
 //! never sockets, files or clocks; only `dispatcher::run`, the thread around it, knows what is behind an id. `protocol`
 //! knows bytes and nothing else. Where something below must set something above in motion (have a handler replaced, say),
-//! `server` has handed in a channel or a function for it. `connection` and `dispatcher::run` are two halves of one floor and
-//! do use each other: the one sends events, the other writes through outlets and tells threads through gates.
+//! `server` has handed in a channel or a function for it. A connection's thread
+//! sends events to the dispatcher's; that one writes to the connection through its outlet, and tells its thread through its gate.
 //!
 //! # The way of a message
 //!
@@ -41,7 +42,7 @@
 //! Event::Answered
 //!   | dispatcher            requests: who had asked; users: who is where; protocol::report writes each delivery once
 //!   v
-//! Effect::Send x n          dispatcher::run writes to each outlet once; connection::flusher finishes the slow ones
+//! Effect::Send x n          dispatcher::run writes to each outlet once; outlet::flusher finishes the slow ones
 //! ```
 //!
 //! The data of a message is a range of the frame that it came in, all the way: it is never decoded, and copied only
@@ -61,6 +62,7 @@ pub mod config;
 pub mod connection;
 pub mod dispatcher;
 pub mod frame;
+pub mod gate;
 pub mod handler;
 pub mod listener;
 pub mod logging;

@@ -3,17 +3,17 @@
 use crate::admin::control::{self, Control};
 use crate::config::{self, Config};
 use crate::connection::client::Shared;
-use crate::connection::flusher::Flusher;
-use crate::connection::incoming::Incoming;
 use crate::connection::login::Login;
-use crate::dispatcher::run::{Inbound, Runner};
+use crate::dispatcher::run::{Inbound, Order, Runner};
 use crate::dispatcher::{Dispatcher, Event, RouteConfig, Settings};
+use crate::gate::Incoming;
 use crate::handler::informer::{self, Informer};
 use crate::handler::{self, Handle, Spec};
 use crate::listener::admission::Admission;
 use crate::listener::{Accepting, ListenError, Listener, Listening};
 use crate::name::{ConnIds, Generation, RouteId};
 use crate::outlet::Total;
+use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
 use crate::store::{Database, Store, StoreError};
 use crate::sys;
@@ -180,17 +180,17 @@ impl Server {
             keepers.push(thread);
         }
         let keeping = handlers.clone();
-        let replace = move |route: RouteId, generation: Generation, reason: String| {
-            if let Some(handle) = keeping.get(route.index()) {
-                handle.replace(generation, reason);
-            }
+        let orders = move |route: RouteId, generation: Generation, order: Order| match (keeping.get(route.index()), order) {
+            (Some(handle), Order::Replace(reason)) => handle.replace(generation, reason),
+            (Some(handle), Order::Closed) => handle.closed(generation),
+            (None, _) => {} // there is a keeper for each route
         };
         let runner = Runner {
             dispatcher,
             inbound: incoming_events,
             flusher,
             incoming: incoming.clone(),
-            replace: Box::new(replace),
+            orders: Box::new(orders),
             drained: told_drained,
         };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
@@ -225,14 +225,14 @@ impl Server {
 
     /// Stops accepting, lets requests under way finish, lets clients read what is left for them, ends the handlers.
     fn stop(self, hurry: &Receiver<()>) {
-        let deadline = Instant::now() + self.drain;
+        let mut deadline = Instant::now() + self.drain;
         self.listeners.into_iter().for_each(Listener::stop);
         self.control.stop();
         // A send fails only if the dispatcher is gone, and then there is nothing to wait for either.
         let _ = self.inbound.send(Inbound::One(Event::Drain));
         crossbeam_channel::select! {
             recv(self.drained) -> _ => {}
-            recv(hurry) -> _ => {}
+            recv(hurry) -> _ => deadline = Instant::now(),
             default(FINISH_WITHIN.min(self.drain)) => warn!("requests are still under way after {} s", FINISH_WITHIN.as_secs()),
         }
         let _ = self.inbound.send(Inbound::One(Event::Stop));

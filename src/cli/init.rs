@@ -56,6 +56,10 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     };
     let name = matches.opt_str("user").map(|name| Username::new(&name)).transpose().map_err(Failure::data)?;
     let password = name.as_ref().map(|name| read_new_password(name.as_str())).transpose()?;
+    if let Some(password) = &password {
+        // Before anything is written, which would be in the way of another try.
+        password.check_new(crate::config::Accounts::PASSWORD_MINIMUM).map_err(Failure::data)?;
+    }
     let directory = Path::new(directory);
     let database = write_directory(directory)?;
     let config_file = directory.join(CONFIG_FILE);

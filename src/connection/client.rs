@@ -4,14 +4,14 @@
 //! (`session.rs`); waits in `read`, at the [`Gate`] while too much is under way, and for memory that other
 //! connections use; ends when the client goes, when it breaks the rules, or when the dispatcher closes it.
 
-use super::gate::Gate;
-use super::incoming::Incoming;
 use super::login::Login;
 use super::session::{Flow, Session};
 use crate::config::{Framing, Limits};
+use crate::dispatcher::Event;
 use crate::dispatcher::run::{Inbound, Port};
-use crate::dispatcher::{CloseReason, Event};
 use crate::frame::Decoder;
+use crate::gate::CloseReason;
+use crate::gate::{Gate, Incoming};
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::transport::{Sink, Socket, Source};
@@ -133,7 +133,12 @@ impl Client<'_> {
                 }
                 Ok(bytes) if bytes >= self.read_bytes => self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if let Some(end) = self.forget_old_deadline() {
+                        return end;
+                    }
+                    continue;
+                }
                 Err(_) => return End::Broken(CloseReason::Broken),
             }
             if let Some(end) = self.take_frames() {
@@ -199,8 +204,7 @@ impl Client<'_> {
         if let Some(end) = self.check_deadlines() {
             return Some(end);
         }
-        let deadline = [self.session.login_deadline(), self.frame_deadline()].into_iter().flatten().min();
-        let Some(deadline) = deadline else {
+        let Some(deadline) = self.deadline() else {
             if self.session.has_just_begun() {
                 return self.set_read_timeout(None);
             }
@@ -209,6 +213,15 @@ impl Client<'_> {
         let left = deadline.saturating_duration_since(Instant::now());
         let early_enough = self.read_timeout.is_some_and(|timeout| timeout <= left + Duration::from_millis(500));
         if early_enough { None } else { self.set_read_timeout(Some(left)) }
+    }
+
+    /// A timeout that was set for a deadline which is no longer there has woken the thread once; it must not again.
+    fn forget_old_deadline(&mut self) -> Option<End> {
+        if self.deadline().is_none() { self.set_read_timeout(None) } else { None }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.session.login_deadline(), self.frame_deadline()].into_iter().flatten().min()
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Option<End> {

@@ -4,12 +4,11 @@
 //! Spawned by the informer's listener; owns the socket and the decoder; waits in `read`; ends when the handler goes,
 //! with the first frame that is no question, or after a minute without one.
 
-use super::gate::Gate;
-use super::incoming::Incoming;
 use crate::config::Framing;
 use crate::dispatcher::Event;
 use crate::dispatcher::run::{Inbound, Port};
 use crate::frame::{Decoder, Frame};
+use crate::gate::{Gate, Incoming};
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::protocol::informer;

@@ -4,11 +4,11 @@
 //! here, when all earlier messages have their reports, so that no answer reaches the wrong user.
 
 use super::client::Shared;
-use super::gate::Gate;
 use super::login::Denied;
 use crate::dispatcher::run::Inbound;
 use crate::dispatcher::{About, Event, Inquiry, Message};
 use crate::frame::{Frame, TooLarge};
+use crate::gate::{CloseReason, Gate};
 use crate::name::{BUILTIN, ConnId, DUMMY, INTERNAL, Username};
 use crate::protocol::builtin::{self, Builtin};
 use crate::protocol::client::{self, Credentials, Header, Payload, Refusal, Scope};
@@ -104,7 +104,10 @@ impl Session {
         let stranger = matches!(self.stage, Stage::Stranger);
         match client::parse(frame, stranger, self.shared.limits.depth) {
             Ok(message) => {
-                self.malformed = 0;
+                // Whether a command is one is known only when it was read as well.
+                if !message.payload.as_ref().is_some_and(|payload| is_builtin(&payload.kind)) {
+                    self.malformed = 0;
+                }
                 match message.header.filter(|_| stranger) {
                     Some(header) => self.first(&header, message.payload, frame),
                     None => self.payload(message.payload, frame),
@@ -159,8 +162,12 @@ impl Session {
             }
             Ok(command) => command,
             Err((Reason::Malformed, words)) => return self.refuse_malformed(about, Reason::Malformed, words, stranger),
-            Err((reason, words)) => return self.refuse(about, reason, words, stranger),
+            Err((reason, words)) => {
+                self.malformed = 0;
+                return self.refuse(about, reason, words, stranger);
+            }
         };
+        self.malformed = 0;
         let inquiry = match command {
             Builtin::Whoami => Inquiry::Whoami,
             Builtin::Handlers => Inquiry::Handlers,
@@ -339,7 +346,7 @@ impl Session {
     fn send(&self, inbound: Inbound) {
         if self.shared.inbound.send(inbound).is_err() {
             // The dispatcher is gone, and nobody else will end this connection.
-            self.gate.close(crate::dispatcher::CloseReason::Stopping);
+            self.gate.close(CloseReason::Stopping);
         }
     }
 }

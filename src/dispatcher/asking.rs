@@ -9,7 +9,7 @@ use crate::protocol::client::KIND_BYTES_MAX;
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Id};
 use crate::protocol::{handler, report::Counts};
-use log::{info, warn};
+use log::info;
 use std::time::Instant;
 
 impl Dispatcher {
@@ -125,7 +125,6 @@ impl Dispatcher {
     pub(super) fn replace(&mut self, route_id: RouteId, reason: &str, effects: &mut Vec<Effect>) {
         let route = self.routes.get(route_id);
         let Some(generation) = route.up else { return };
-        warn!("handler {} {reason}; it is ended and started again", route.config.kind);
         effects.push(Effect::Replace { route: route_id, generation, reason: reason.to_owned() });
         self.handler_down(route_id, generation, reason.to_owned(), effects);
     }

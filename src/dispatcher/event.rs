@@ -1,6 +1,7 @@
 //! Everything that can move the dispatcher, and everything that it orders. Plain data: no handles, no sockets.
 
 use crate::frame::{Packet, Slice};
+use crate::gate::CloseReason;
 use crate::name::{ConnId, Generation, RequestId, RouteId, Username};
 use crate::protocol::handler::{Answer, WrongAnswer};
 use crate::protocol::informer::Question;
@@ -185,47 +186,4 @@ pub enum Effect {
     },
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
-}
-
-/// Why a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client closed it.
-    Ended,
-    /// The client asked for it.
-    Asked,
-    /// What it sent was refused, and it has been told why.
-    Refused,
-    /// It read too slowly.
-    TooSlow,
-    /// Its user was removed or disabled, or has another password now.
-    Revoked,
-    /// The server is stopping.
-    Stopping,
-    /// A frame was not complete in time.
-    FrameTimeout,
-    /// The connection broke.
-    Broken,
-}
-
-impl CloseReason {
-    /// Whether what was written before must still get through: if not, it ends at once.
-    pub fn is_polite(self) -> bool {
-        !matches!(self, CloseReason::TooSlow | CloseReason::Broken | CloseReason::FrameTimeout)
-    }
-}
-
-impl std::fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            CloseReason::Ended => "the client closed it",
-            CloseReason::Asked => "the client asked for it",
-            CloseReason::Refused => "what it sent was refused",
-            CloseReason::TooSlow => "it read too slowly (limits.outgoingBytes, limits.outgoingFrames)",
-            CloseReason::Revoked => "its user was removed, disabled or given another password",
-            CloseReason::Stopping => "the server is stopping",
-            CloseReason::FrameTimeout => "a frame was not complete in time (limits.frameSeconds)",
-            CloseReason::Broken => "the connection broke",
-        })
-    }
 }

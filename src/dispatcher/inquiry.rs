@@ -1,7 +1,8 @@
 //! What handlers may ask out of band, through their informer.
 
 use super::Dispatcher;
-use super::event::{CloseReason, Effect};
+use super::event::Effect;
+use crate::gate::CloseReason;
 use crate::name::ConnId;
 use crate::protocol::informer::{self, Question};
 use crate::protocol::text::Text;

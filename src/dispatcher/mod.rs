@@ -19,9 +19,10 @@ mod sessions;
 mod tests;
 mod users;
 
-pub use event::{About, CloseReason, Effect, Event, Inquiry, Message};
+pub use event::{About, Effect, Event, Inquiry, Message};
 pub use routes::RouteConfig;
 
+use crate::gate::CloseReason;
 use crate::name::{RequestId, ServerName};
 use requests::Requests;
 use routes::Routes;

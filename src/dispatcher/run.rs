@@ -6,12 +6,12 @@
 //! It takes everything that waits (up to a bound), handles it, and then writes to each destination once. It never
 //! blocks: outlets take what they can, everything else is `try_send`.
 
-use super::{CloseReason, Dispatcher, Effect, Event};
-use crate::connection::flusher::Flusher;
-use crate::connection::gate::Gate;
-use crate::connection::incoming::Incoming;
+use super::{Dispatcher, Effect, Event};
 use crate::frame::Packet;
+use crate::gate::CloseReason;
+use crate::gate::{Gate, Incoming};
 use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::transport::Socket;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -33,7 +33,7 @@ pub enum Inbound {
     /// A connection that can be written to; before any event of it.
     Attach(ConnId, Port),
     /// A handler that can be asked; before its `HandlerUp`.
-    AttachHandler(RouteId, Link),
+    AttachHandler(RouteId, Generation, Link),
     /// The end of the thread.
     Quit,
 }
@@ -66,8 +66,17 @@ pub trait Ask: std::fmt::Debug {
     fn abandon(&self, request: RequestId);
 }
 
-/// Orders that go upstairs, to whoever starts and ends handlers. Never blocks.
-pub type Replace = Box<dyn Fn(RouteId, Generation, String) + Send>;
+/// What whoever starts and ends handlers is told about one start of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// It cannot be trusted any longer, for this reason.
+    Replace(String),
+    /// It takes no more requests.
+    Closed,
+}
+
+/// Orders that go upstairs. Never blocks.
+pub type Orders = Box<dyn Fn(RouteId, Generation, Order) + Send>;
 
 /// The thread's side of everything.
 pub struct Runner {
@@ -79,8 +88,8 @@ pub struct Runner {
     pub flusher: Flusher,
     /// Bytes that came in and are not dealt with.
     pub incoming: Arc<Incoming>,
-    /// Has a handler replaced.
-    pub replace: Replace,
+    /// Tells what is to be done about handlers.
+    pub orders: Orders,
     /// Told once when the last message under way has its report, after the order to stop.
     pub drained: Sender<()>,
 }
@@ -88,10 +97,16 @@ pub struct Runner {
 #[derive(Default)]
 struct Tables {
     ports: HashMap<ConnId, Attached>,
-    links: HashMap<RouteId, (Link, Vec<Packet>)>,
+    links: HashMap<RouteId, Linked>,
     /// Those for which something was collected in this batch, in the order of the first of it.
     dirty_ports: Vec<ConnId>,
     dirty_links: Vec<RouteId>,
+}
+
+struct Linked {
+    generation: Generation,
+    link: Link,
+    packets: Vec<Packet>,
 }
 
 struct Attached {
@@ -141,12 +156,15 @@ impl Runner {
                 self.carry_out_one(tables, effect);
             }
             for route in tables.dirty_links.drain(..) {
-                if let Some((Link::Stream(outlet), packets)) = tables.links.get_mut(&route) {
-                    if outlet.send(packets) == Sent::Waits {
-                        self.flusher.take(outlet);
-                    }
-                    packets.clear();
+                let Some(Linked { generation, link: Link::Stream(outlet), packets }) = tables.links.get_mut(&route) else { continue };
+                match outlet.send(packets) {
+                    Sent::All | Sent::WaitsOn => {}
+                    Sent::Waits => self.flusher.take(outlet),
+                    // It may hold no more than it may have under way; what is beyond that, it was given up for.
+                    Sent::Overflowed => (self.orders)(route, *generation, Order::Replace("does not read its requests".into())),
+                    Sent::Broken => (self.orders)(route, *generation, Order::Closed),
                 }
+                packets.clear();
             }
             for conn in tables.dirty_ports.drain(..) {
                 let Some(attached) = tables.ports.get_mut(&conn) else { continue };
@@ -177,21 +195,21 @@ impl Runner {
                 tables.ports.remove(&conn);
             }
             Effect::Ask(route, request, packet) => match tables.links.get_mut(&route) {
-                Some((Link::Stream(_), packets)) => {
+                Some(Linked { link: Link::Stream(_), packets, .. }) => {
                     packets.push(packet);
                     if packets.len() == 1 {
                         tables.dirty_links.push(route);
                     }
                 }
-                Some((Link::PerMessage(link), _)) => link.ask(request, packet),
+                Some(Linked { link: Link::PerMessage(link), .. }) => link.ask(request, packet),
                 None => {}
             },
             Effect::Abandon(route, request) => {
-                if let Some((Link::PerMessage(link), _)) = tables.links.get(&route) {
+                if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&route) {
                     link.abandon(request);
                 }
             }
-            Effect::Replace { route, generation, reason } => (self.replace)(route, generation, reason),
+            Effect::Replace { route, generation, reason } => (self.orders)(route, generation, Order::Replace(reason)),
             Effect::Drained => {
                 let _ = self.drained.try_send(()); // nobody listens once the time to drain is over
             }
@@ -209,8 +227,8 @@ impl Tables {
                 let attached = Attached { port, packets: Vec::new(), settled: (0, 0), closing: None, dirty: false };
                 self.ports.insert(conn, attached);
             }
-            Inbound::AttachHandler(route, link) => {
-                self.links.insert(route, (link, Vec::new()));
+            Inbound::AttachHandler(route, generation, link) => {
+                self.links.insert(route, Linked { generation, link, packets: Vec::new() });
             }
             Inbound::Quit => return true,
         }

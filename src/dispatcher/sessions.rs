@@ -1,8 +1,9 @@
 //! Who is connected: logins, logouts, and the ways in which a connection ends.
 
 use super::Dispatcher;
-use super::event::{About, CloseReason, Effect};
+use super::event::{About, Effect};
 use super::users::LoginError;
+use crate::gate::CloseReason;
 use crate::name::{ConnId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report;

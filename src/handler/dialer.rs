@@ -1,6 +1,6 @@
 //! For handlers that get a connection for each message: threads that connect, ask, wait for the one answer and close.
 //!
-//! Spawned by the keeper (the first) and by each other (as many as there are requests under way at once, up to the
+//! Spawned by the keeper (the first) and by each other (one more than there are requests under way at once, up to the
 //! handler's `inFlight`); each owns the connection that it is on; they wait for work on a channel; they end when the
 //! [`Dialer`] is dropped.
 
@@ -18,11 +18,16 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A handler whose socket is not there yet is tried again after this.
 const RETRY: Duration = Duration::from_millis(20);
+/// For so long at most, and for no more than half the time that the answer may take: whoever asked is to learn that
+/// nobody is there before the answer is late.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// For the answers of a dead handler that were not read yet.
+const REST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all threads of one dialer know.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ pub(super) struct Dialing {
     pub(super) kind: String,
     pub(super) path: PathBuf,
     pub(super) reading: Reading,
-    /// For connecting, for writing, and for the answer.
+    /// For writing, and for the answer.
     pub(super) timeout: Duration,
     pub(super) threads_max: usize,
     pub(super) under_way: UnderWay,
@@ -38,24 +43,61 @@ pub(super) struct Dialing {
 
 /// The connections of requests under way; `None` before it is made. What is not in here was given up.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(Mutex<Table>);
+pub(super) struct UnderWay {
+    table: Mutex<Table>,
+    /// Told when a request is no longer in it.
+    gone: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Table {
     threads: usize,
+    /// Those that wait for a request.
+    idle: usize,
+    /// The handler is dead or is being replaced: only answers that are already there count.
+    over: bool,
     requests: HashMap<RequestId, Option<Arc<Socket>>>,
 }
 
 impl UnderWay {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives up all requests: their handler is dead or is being replaced.
+    /// Gives up all requests, after the answers that are already there: their handler is dead or is being replaced.
     pub(super) fn abandon_all(&self) {
-        for socket in self.lock().requests.drain().filter_map(|(_, socket)| socket) {
+        let mut table = self.lock();
+        table.over = true;
+        table.requests.retain(|_, socket| socket.is_some());
+        for socket in table.requests.values().flatten() {
             socket.shutdown(Shutdown::Both);
         }
+        // What was written before can still be read, and then comes the end.
+        let read = self.gone.wait_timeout_while(table, REST_WITHIN, |table| !table.requests.is_empty());
+        read.unwrap_or_else(PoisonError::into_inner).0.requests.clear();
+    }
+
+    /// Whether this request is still wanted, and whether a failure of it is news.
+    fn wanted(&self, request: RequestId) -> (bool, bool) {
+        let table = self.lock();
+        let wanted = table.requests.contains_key(&request);
+        (wanted, wanted && !table.over)
+    }
+
+    /// One thread is busy now; whether there should be another.
+    fn is_last_idle(&self, threads_max: usize) -> bool {
+        let mut table = self.lock();
+        table.idle -= 1;
+        table.idle == 0 && table.threads < threads_max
+    }
+
+    /// A thread is idle again.
+    fn done(&self, request: RequestId) {
+        let mut table = self.lock();
+        table.idle += 1;
+        table.requests.remove(&request);
+        drop(table);
+        self.gone.notify_all();
     }
 }
 
@@ -77,7 +119,12 @@ impl Dialer {
 
 impl Ask for Dialer {
     fn ask(&self, request: RequestId, packet: Packet) {
-        self.dialing.under_way.lock().requests.insert(request, None);
+        let mut table = self.dialing.under_way.lock();
+        if table.over {
+            return; // the dispatcher is about to learn it
+        }
+        table.requests.insert(request, None);
+        drop(table);
         // The dispatcher asks no more than `inFlight` at once, so there is room; were there none, the deadline for
         // the answer would pass.
         let _ = self.jobs.try_send((request, packet));
@@ -96,52 +143,62 @@ fn spawn(dialing: &Arc<Dialing>, jobs: &Receiver<(RequestId, Packet)>) -> io::Re
     let (dialing, jobs) = (Arc::clone(dialing), jobs.clone());
     crate::thread::spawn(name, handler::STACK_BYTES, move || run(&dialing, &jobs))?;
     table.threads += 1;
+    table.idle += 1;
     Ok(())
 }
 
 fn run(dialing: &Arc<Dialing>, jobs: &Receiver<(RequestId, Packet)>) {
     for (request, packet) in jobs {
-        let more = !jobs.is_empty() && dialing.under_way.lock().threads < dialing.threads_max;
-        if more {
-            // Without another thread the requests that wait take their turn with this one.
+        if dialing.under_way.is_last_idle(dialing.threads_max) {
+            // Somebody must be there for the next request. Without another thread it takes its turn with this one.
             let _ = spawn(dialing, jobs);
         }
-        let event = ask(dialing, request, &packet);
-        let given_up = dialing.under_way.lock().requests.remove(&request).is_none();
-        if !given_up && dialing.reading.inbound.send(Inbound::One(event)).is_err() {
+        let outcome = ask(dialing, request, &packet);
+        let (wanted, news) = dialing.under_way.wanted(request);
+        let event = match outcome {
+            Ok(event) => wanted.then_some(event),
+            Err(failure) => news.then(|| failure.tell(dialing, request)),
+        };
+        let sent = event.is_none_or(|event| dialing.reading.inbound.send(Inbound::One(event)).is_ok());
+        // Whoever ends this handler waits for it, so that the answer is there before the news of the end.
+        dialing.under_way.done(request);
+        if !sent {
             return;
         }
     }
 }
 
-fn ask(dialing: &Dialing, request: RequestId, packet: &Packet) -> Event {
-    let unanswered = |reason, words: String| Event::Unanswered {
-        route: dialing.reading.route,
-        request,
-        reason,
-        message: format!("handler {} {words}", dialing.kind),
-    };
-    let stream = match connect(dialing, request) {
-        Ok(stream) => stream,
-        Err(error) => {
-            warn!("handler {} cannot be reached at {}: {error}", dialing.kind, dialing.path.display());
-            return unanswered(Reason::HandlerUnavailable, "cannot be reached".into());
-        }
-    };
-    match exchange(dialing, request, stream, packet) {
-        Ok(event) => event,
-        Err(words) => {
-            warn!("handler {} {words}", dialing.kind);
-            unanswered(Reason::HandlerCrashed, words)
-        }
+/// Why a request was not answered. `detail` is for the log alone.
+struct Failure {
+    reason: Reason,
+    words: String,
+    detail: String,
+}
+
+impl Failure {
+    fn tell(self, dialing: &Dialing, request: RequestId) -> Event {
+        let Failure { reason, words, detail } = self;
+        let message = format!("handler {} {words}", dialing.kind);
+        warn!("{message}{detail}");
+        Event::Unanswered { route: dialing.reading.route, request, reason, message }
     }
+}
+
+fn ask(dialing: &Dialing, request: RequestId, packet: &Packet) -> Result<Event, Failure> {
+    let stream = connect(dialing, request).map_err(|error| Failure {
+        reason: Reason::HandlerUnavailable,
+        words: "cannot be reached".into(),
+        detail: format!(": {}: {error}", dialing.path.display()),
+    })?;
+    exchange(dialing, request, stream, packet).map_err(|words| Failure { reason: Reason::HandlerCrashed, words, detail: String::new() })
 }
 
 /// Connects, and waits a while for a program that has not begun to listen.
 fn connect(dialing: &Dialing, request: RequestId) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + dialing.timeout;
+    let patience = (dialing.timeout / 2).min(CONNECT_WITHIN);
+    let deadline = Instant::now() + patience;
     loop {
-        let not_yet = match unix::connect(&dialing.path, dialing.timeout) {
+        let not_yet = match unix::connect(&dialing.path, patience) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => error,
             result => return result,
         };
@@ -155,14 +212,17 @@ fn connect(dialing: &Dialing, request: RequestId) -> io::Result<UnixStream> {
 
 fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &Packet) -> Result<Event, String> {
     let broken = |error: io::Error| format!("broke the connection: {error}");
-    for part in packet.parts() {
-        (&stream).write_all(part).map_err(broken)?;
-    }
     let socket = Arc::new(Socket::Unix(stream));
     socket.set_read_timeout(Some(dialing.timeout)).map_err(broken)?;
     match dialing.under_way.lock().requests.get_mut(&request) {
         Some(place) => *place = Some(Arc::clone(&socket)),
         None => return Err("was not waited for".into()),
+    }
+    if let Socket::Unix(stream) = &*socket {
+        let mut stream: &UnixStream = stream;
+        for part in packet.parts() {
+            stream.write_all(part).map_err(broken)?;
+        }
     }
     let reading = &dialing.reading;
     let mut source = Source::Socket(socket);

@@ -3,8 +3,9 @@
 //! Spawned by `server.rs` for each handler; owns the listening socket; waits in `accept`; ends when the socket is
 //! shut down.
 
-use crate::connection::{incoming::Incoming, informer};
+use crate::connection::informer;
 use crate::dispatcher::run::Inbound;
+use crate::gate::Incoming;
 use crate::name::{ConnIds, TypeName};
 use crate::outlet::Total;
 use crate::transport::unix;

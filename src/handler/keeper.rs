@@ -6,6 +6,7 @@
 
 use super::dialer::{Dialer, Dialing, UnderWay};
 use super::process::{self, Channel, Process};
+use super::running::{Ends, Running, Stopper};
 use super::stderr::Lines;
 use super::supervisor::{Action, Input, Supervisor};
 use crate::config::{self, HandlerTransport};
@@ -14,7 +15,7 @@ use crate::dispatcher::Event;
 use crate::dispatcher::run::{Inbound, Link};
 use crate::name::{Generation, RouteId, ServerName, TypeName};
 use crate::outlet::{Bounds, Outlet, Total};
-use crate::transport::{Sink, Socket, Source, pipe_ends, unix};
+use crate::transport::{Sink, Source, pipe_ends, unix};
 use crossbeam_channel::{Receiver, Sender};
 use log::{info, warn};
 use mio::unix::SourceFd;
@@ -22,11 +23,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
-use std::net::Shutdown;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,6 @@ const STACK_BYTES: usize = 256 << 10;
 const ORDERS_MAX: usize = 64;
 /// How often it is looked whether a program listens at its socket by now.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Of what a program prints, so much is taken before anything else gets its turn.
-const STDERR_BYTES_A_TURN: usize = 256 << 10;
 
 /// What a keeper must know.
 #[derive(Debug, Clone)]
@@ -62,6 +60,7 @@ pub struct Spec {
 #[derive(Debug)]
 enum Order {
     Replace(Generation, String),
+    Closed(Generation),
     ReaderEnded(Generation, End),
     Stop,
     StopNow,
@@ -78,6 +77,11 @@ impl Handle {
     /// End this start of the handler, for it cannot be trusted any longer, and start it again.
     pub fn replace(&self, generation: Generation, reason: String) {
         self.order(Order::Replace(generation, reason));
+    }
+
+    /// This start of the handler takes no more requests: probably it is about to exit.
+    pub fn closed(&self, generation: Generation) {
+        self.order(Order::Closed(generation));
     }
 
     /// End the handler for good: ask it, then tell it, then kill it.
@@ -112,6 +116,7 @@ pub fn keep(spec: Spec) -> io::Result<(Handle, JoinHandle<()>)> {
         orders: incoming,
         generation: Generation(0),
         running: None,
+        detail: None,
         finished: false,
     };
     let thread = crate::thread::spawn(name, STACK_BYTES, move || keeper.run())?;
@@ -126,37 +131,13 @@ struct Keeper {
     orders: Receiver<Order>,
     generation: Generation,
     running: Option<Running>,
+    /// What the log says beside the next reason for being down. It may have paths in it, so no client is told.
+    detail: Option<String>,
     finished: bool,
 }
 
-/// One start of the handler.
-struct Running {
-    /// None when somebody else runs the program.
-    process: Option<Process>,
-    stderr: Option<(File, Lines)>,
-    stderr_ready: bool,
-    /// Not yet asked for anything.
-    channel: Option<Ends>,
-    /// It must be reachable until then.
-    reachable_until: Option<Instant>,
-    answered: Arc<AtomicBool>,
-    reader: Option<JoinHandle<End>>,
-    outlet: Option<Arc<Outlet>>,
-    stopper: Stopper,
-}
-
-enum Ends {
-    Stream(Source, Sink, Stopper),
-    PerMessage,
-}
-
-/// What ends the reading of answers, after those that are already there.
-enum Stopper {
-    None,
-    Socket(Arc<Socket>),
-    Pipe(Arc<Waker>),
-    Dialing(Arc<Dialing>),
-}
+/// Why a start failed: words for everybody, and what only the log says.
+type Failure = (&'static str, String);
 
 impl Keeper {
     fn run(&mut self) {
@@ -167,13 +148,14 @@ impl Keeper {
             if let Some(error) = polled.err().filter(|error| error.kind() != io::ErrorKind::Interrupted) {
                 warn!("handler {}: waiting: {error}", self.spec.kind);
             }
-            self.take_orders(&mut inputs);
             if let Some(running) = &mut self.running {
                 running.stderr_ready |= events.iter().any(|event| event.token() == STDERR);
                 running.log_stderr(&self.spec.kind, false);
             }
             self.look_for_socket(&mut inputs);
+            // Before the orders: how it died says more than what the dispatcher thought of it.
             self.look_for_death(&mut inputs);
+            self.take_orders(&mut inputs);
             if self.running.as_ref().is_some_and(|running| running.answered.swap(false, Ordering::Relaxed)) {
                 inputs.push_front(Input::Answered);
             }
@@ -200,17 +182,15 @@ impl Keeper {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Replace(generation, reason) if generation == self.generation => inputs.push_back(Input::Replace(reason)),
+                Order::Closed(generation) if generation == self.generation => inputs.push_back(Input::Closed("closed its input".into())),
                 Order::ReaderEnded(generation, end) if generation == self.generation => {
                     inputs.push_back(match end {
-                        End::Stray(words) => {
-                            warn!("handler {} {words}", self.spec.kind);
-                            Input::Replace(words)
-                        }
+                        End::Stray(words) => Input::Replace(words),
                         End::Input if self.has_process() => Input::Closed("closed its output".into()),
                         End::Input => Input::Died("closed its connection".into()),
                     });
                 }
-                Order::Replace(..) | Order::ReaderEnded(..) => {} // of a start that is over
+                Order::Replace(..) | Order::Closed(..) | Order::ReaderEnded(..) => {} // of a start that is over
                 Order::Stop => inputs.push_back(Input::Stop),
                 Order::StopNow => {
                     inputs.push_back(Input::Stop);
@@ -235,8 +215,7 @@ impl Keeper {
         let Some(running) = &mut self.running else { return };
         let Some(until) = running.reachable_until else { return };
         let HandlerTransport::Unix { path, persistent } = &self.spec.config.transport else { return };
-        let ends =
-            if *persistent { unix::connect(path, LOOK_EVERY).ok().map(stream_ends) } else { path.exists().then_some(Ends::PerMessage) };
+        let ends = if *persistent { unix::connect(path, LOOK_EVERY).ok().map(Ends::of) } else { path.exists().then_some(Ends::PerMessage) };
         if let Some(ends) = ends {
             running.reachable_until = None;
             running.channel = Some(ends);
@@ -244,7 +223,7 @@ impl Keeper {
         } else if Instant::now() >= until {
             running.reachable_until = None;
             let words = format!("did not listen at its socket within {} s", self.spec.config.timeout.as_secs());
-            warn!("handler {} {words} ({})", self.spec.kind, path.display());
+            self.detail = Some(path.display().to_string());
             inputs.push_back(Input::Replace(words));
         }
     }
@@ -253,6 +232,8 @@ impl Keeper {
         let Some(running) = &mut self.running else { return };
         let Some(words) = running.process.as_mut().and_then(Process::obituary) else { return };
         running.process = None;
+        // First what it said before: an answer that was written counts, and speaks for it.
+        let words = with_stray(words, running.end_reading());
         inputs.push_back(Input::Died(words));
     }
 
@@ -261,10 +242,10 @@ impl Keeper {
             Action::Start => match self.start() {
                 Ok(true) => inputs.push_back(Input::Reachable),
                 Ok(false) => {}
-                Err(words) => {
-                    warn!("handler {} {words}", self.spec.kind);
+                Err((words, detail)) => {
                     self.running = None;
-                    inputs.push_back(Input::StartFailed(words));
+                    self.detail = Some(detail);
+                    inputs.push_back(Input::StartFailed(words.into()));
                 }
             },
             Action::TellUp => {
@@ -286,38 +267,28 @@ impl Keeper {
     }
 
     /// Starts the program; whether it can be asked at once.
-    fn start(&mut self) -> Result<bool, String> {
+    fn start(&mut self) -> Result<bool, Failure> {
         self.end_running();
         self.generation = Generation(self.generation.0 + 1);
         let (config, kind) = (&self.spec.config, &self.spec.kind);
-        let mut running = Running {
-            process: None,
-            stderr: None,
-            stderr_ready: false,
-            channel: None,
-            reachable_until: None,
-            answered: Arc::new(AtomicBool::new(false)),
-            reader: None,
-            outlet: None,
-            stopper: Stopper::None,
-        };
+        let mut running = Running::default();
         let Some(program) = &config.program else {
             running.channel = Some(self.ends_elsewhere()?);
             self.running = Some(running);
             return Ok(true);
         };
         if let HandlerTransport::Unix { path, .. } = &config.transport {
-            unix::remove_stale(path).map_err(|error| format!("cannot use {}: {error}", path.display()))?;
+            unix::remove_stale(path).map_err(|error| ("cannot use its socket", format!("{}: {error}", path.display())))?;
         }
         let started = process::start(program, &config.transport, kind, &self.spec.server, &config.informer_socket);
-        let started = started.map_err(|error| format!("cannot be started: {}: {error}", program.path.display()))?;
-        self.watch(&started.process, &started.stderr).map_err(|error| format!("cannot be watched: {error}"))?;
+        let started = started.map_err(|error| ("cannot be started", format!("{}: {error}", program.path.display())))?;
+        self.watch(&started.process, &started.stderr).map_err(|error| ("cannot be watched", error.to_string()))?;
         running.channel = match started.channel {
             Channel::Pipes { stdin, stdout } => {
-                let ends = pipe_ends(stdin, stdout).map_err(|error| format!("cannot be talked to: {error}"))?;
+                let ends = pipe_ends(stdin, stdout).map_err(|error| ("cannot be talked to", error.to_string()))?;
                 Some(Ends::Stream(Source::Pipe(ends.0), Sink::Pipe(ends.1), Stopper::Pipe(ends.2)))
             }
-            Channel::Socket(stream) => Some(stream_ends(stream)),
+            Channel::Socket(stream) => Some(Ends::of(stream)),
             Channel::Elsewhere => {
                 running.reachable_until = Some(Instant::now() + config.timeout);
                 None
@@ -332,11 +303,11 @@ impl Keeper {
     }
 
     /// The connection to a program that somebody else runs.
-    fn ends_elsewhere(&self) -> Result<Ends, String> {
+    fn ends_elsewhere(&self) -> Result<Ends, Failure> {
         match &self.spec.config.transport {
             HandlerTransport::Unix { path, persistent: true } => match unix::connect(path, self.spec.config.timeout) {
-                Ok(stream) => Ok(stream_ends(stream)),
-                Err(error) => Err(format!("cannot be reached at {}: {error}", path.display())),
+                Ok(stream) => Ok(Ends::of(stream)),
+                Err(error) => Err(("cannot be reached", format!("{}: {error}", path.display()))),
             },
             _ => Ok(Ends::PerMessage),
         }
@@ -365,7 +336,7 @@ impl Keeper {
             answered: Arc::clone(&running.answered),
         };
         let tell = |link| {
-            let told = self.spec.inbound.send(Inbound::AttachHandler(route, link));
+            let told = self.spec.inbound.send(Inbound::AttachHandler(route, generation, link));
             told.and_then(|()| self.spec.inbound.send(Inbound::One(Event::HandlerUp(route, generation))))
                 .map_err(|_| io::Error::other("the server is at its end"))
         };
@@ -405,14 +376,13 @@ impl Keeper {
     fn tell_down(&mut self, words: String) {
         // First what it said before: an answer that was written counts.
         let stray = self.running.as_mut().and_then(Running::end_reading);
-        let reason = match stray {
-            Some(stray) if !words.contains(&stray) => format!("{words} ({stray})"),
-            _ => words,
-        };
+        let reason = with_stray(words, stray);
         let generation = self.generation;
-        warn!("handler {} {reason}", self.spec.kind);
+        let words = self.detail.take().map_or(reason.clone(), |detail| format!("{reason}: {detail}"));
         let down = Event::HandlerDown { route: self.spec.route, generation, reason };
         let _ = self.spec.inbound.send(Inbound::One(down)); // nobody listens at the end of the server
+        let next = if self.supervisor.is_stopping() { "" } else { "; it will be started again" };
+        warn!("handler {} {words}{next}", self.spec.kind);
     }
 
     fn close_input(&mut self, inputs: &mut VecDeque<Input>) {
@@ -434,57 +404,16 @@ impl Keeper {
         running.log_stderr(&self.spec.kind, true);
         let (ours, transport) = (self.spec.config.program.is_some(), &self.spec.config.transport);
         if let (true, HandlerTransport::Unix { path, .. }) = (ours, transport) {
-            let _ = std::fs::remove_file(path); // the program may have done so itself
+            // The program may have removed it, and somebody else may listen there by now.
+            let _ = unix::remove_stale(path);
         }
     }
 }
 
-impl Running {
-    /// Lets the reader take what is there, then ends it. What it found that was no frame, if anything.
-    fn end_reading(&mut self) -> Option<String> {
-        match &self.stopper {
-            Stopper::None => {}
-            Stopper::Socket(socket) => socket.shutdown(Shutdown::Both),
-            Stopper::Pipe(waker) => drop(waker.wake()),
-            Stopper::Dialing(dialing) => dialing.under_way.abandon_all(),
-        }
-        let end = self.reader.take().and_then(|reader| reader.join().ok());
-        if let Some(outlet) = &self.outlet {
-            outlet.abort();
-        }
-        match end {
-            Some(End::Stray(words)) => Some(words),
-            Some(End::Input) | None => None,
-        }
+/// Why it is down, with what it wrote that was no frame, if that is not said already.
+fn with_stray(words: String, stray: Option<String>) -> String {
+    match stray {
+        Some(stray) if !words.contains(&stray) => format!("{words} ({stray})"),
+        _ => words,
     }
-
-    /// Takes what the program printed, a bounded amount unless it is the `last` of it.
-    fn log_stderr(&mut self, kind: &TypeName, last: bool) {
-        let Some((stderr, lines)) = &mut self.stderr else { return };
-        let now = Instant::now();
-        let log = |line: &str| info!("handler {kind}: {line}");
-        let mut buffer = [0; 8 << 10];
-        let mut taken = 0;
-        while (self.stderr_ready || last) && taken < STDERR_BYTES_A_TURN {
-            match stderr.read(&mut buffer) {
-                Ok(bytes) if bytes > 0 => {
-                    taken += bytes;
-                    lines.take(now, &buffer[..bytes], log);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => {
-                    self.stderr_ready = false;
-                    break;
-                }
-            }
-        }
-        if last {
-            lines.end(now, log);
-        }
-    }
-}
-
-fn stream_ends(stream: std::os::unix::net::UnixStream) -> Ends {
-    let socket = Arc::new(Socket::Unix(stream));
-    Ends::Stream(Source::Socket(Arc::clone(&socket)), Sink::Socket(Arc::clone(&socket)), Stopper::Socket(socket))
 }

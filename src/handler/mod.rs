@@ -11,6 +11,7 @@ mod dialer;
 pub mod informer;
 mod keeper;
 mod process;
+mod running;
 mod stderr;
 mod supervisor;
 

@@ -92,6 +92,11 @@ impl Supervisor {
         Supervisor { state: State::Down, stop, backoff: Backoff::new(), stopping: false, up_since: None, due: Some(now) }
     }
 
+    /// Whether the server stops, so that there will be no other start.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// When [`Input::Due`] is wanted.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const PIPE: Token = Token(0);
 const WAKER: Token = Token(1);
+/// Once the reading is stopped; more than a pipe holds.
+const LEFT_BYTES_MAX: usize = 8 << 20;
 
 /// A child's standard output.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct PipeReader {
     poll: Poll,
     events: Events,
     stopped: bool,
+    /// What may still be read once it is stopped: somebody else may hold the pipe and write for ever.
+    left: usize,
 }
 
 impl PipeReader {
@@ -26,8 +30,15 @@ impl PipeReader {
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             // Readiness comes once for each change, so the pipe is read until it is empty before the next wait.
+            if self.left == 0 {
+                return Ok(0);
+            }
             match read_fd(self.fd.as_fd(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(bytes) if self.stopped => {
+                    self.left = self.left.saturating_sub(bytes);
+                    return Ok(bytes);
+                }
                 result => return result,
             }
             if self.stopped {
@@ -72,6 +83,6 @@ pub fn pipe_ends(stdin: OwnedFd, stdout: OwnedFd) -> io::Result<(PipeReader, Pip
     let poll = Poll::new()?;
     poll.registry().register(&mut SourceFd(&stdout.as_raw_fd()), PIPE, Interest::READABLE)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let reader = PipeReader { fd: stdout, poll, events: Events::with_capacity(2), stopped: false };
+    let reader = PipeReader { fd: stdout, poll, events: Events::with_capacity(2), stopped: false, left: LEFT_BYTES_MAX };
     Ok((reader, PipeWriter { fd: Mutex::new(Some(stdin)) }, waker))
 }

@@ -2,7 +2,22 @@
 
 #![allow(unreachable_pub, reason = "nothing outside could reach a test")]
 
+mod accounts;
+mod bounds;
+mod conversations;
 mod demo;
+mod example;
+mod fault;
+mod handler_answers;
+mod handler_children;
+mod handler_faults;
+mod handler_transports;
+mod informer;
+mod malformed;
+mod passwords;
+mod sessions;
 mod smoke;
+mod start_stop;
 mod tidy;
+mod untouched;
 mod world;

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -29,7 +29,7 @@ impl Home {
     /// `handlers` is the inside of `handlers.typeMap`, `more` are further blocks, each ended by a comma. The password
     /// of every user is "password".
     pub fn new(handlers: &str, more: &str, users: &[&str]) -> Home {
-        let home = Home { directory: tempfile::tempdir().expect("a directory") };
+        let home = Home::empty();
         home.write(
             "bester.conf",
             &format!(
@@ -49,6 +49,11 @@ impl Home {
         home.write("users.jsonl", &users.iter().map(line).collect::<String>());
         home.bester(&["user", "import", "users.jsonl"]).good();
         home
+    }
+
+    /// A directory with nothing in it.
+    pub fn empty() -> Home {
+        Home { directory: tempfile::tempdir().expect("a directory") }
     }
 
     pub fn path(&self) -> &Path {
@@ -94,28 +99,33 @@ impl Home {
 
     /// Serves this directory; returns once the server is ready.
     pub fn serve(self) -> Server {
-        let mut server = self.serve_unready();
-        server.wait_for("is ready");
-        let log = server.log();
-        let address = |scheme: &str| {
-            let (_, rest) = log.split_once(&format!("listening on {scheme}://")).expect("a listener");
-            rest.lines().next().expect("an address").parse().expect("an address")
-        };
-        server.tcp4 = Some(address("tcp4"));
-        server.tcp6 = Some(address("tcp6"));
-        server
+        self.serve_as(|_| {})
+    }
+
+    /// Like [`Home::serve`], with the command changed before it runs.
+    pub fn serve_as(self, change: impl FnOnce(&mut Command)) -> Server {
+        self.spawn(&[], change).ready()
+    }
+
+    /// Like [`Home::serve`], with a program that becomes the server: it gets its command line as arguments.
+    pub fn serve_under(self, program: &[&str]) -> Server {
+        self.spawn(program, |_| {}).ready()
     }
 
     /// Starts to serve this directory and waits for nothing.
     pub fn serve_unready(self) -> Server {
-        let mut child = Command::new(BESTER)
-            .args(["serve", "-c", "bester.conf"])
-            .current_dir(self.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("bester runs");
+        self.spawn(&[], |_| {})
+    }
+
+    fn spawn(self, program: &[&str], change: impl FnOnce(&mut Command)) -> Server {
+        let words = [program, &[BESTER, "serve", "-c", "bester.conf"]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // The system's own Python, where there is one, starts ten times as fast as a wrapper that looks for another.
+        command.env("PATH", format!("/usr/bin:/bin:{}", std::env::var("PATH").unwrap_or_default()));
+        change(&mut command);
+        let mut child = command.spawn().expect("bester runs");
         let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let writer = Arc::clone(&log);
@@ -160,13 +170,25 @@ pub struct Server {
 }
 
 impl Server {
+    fn ready(mut self) -> Server {
+        self.wait_for("is ready");
+        let log = self.log();
+        let address = |scheme: &str| {
+            let (_, rest) = log.split_once(&format!("listening on {scheme}://"))?;
+            rest.lines().next().expect("an address").parse().ok()
+        };
+        self.tcp4 = address("tcp4");
+        self.tcp6 = address("tcp6");
+        self
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running server").id()
     }
 
     /// Everything that was logged so far.
     pub fn log(&self) -> String {
-        self.log.0.lock().expect("the log").clone()
+        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).clone() // a test that failed may have held it
     }
 
     /// Waits until `text` stands in the log.
@@ -205,8 +227,12 @@ impl Server {
     pub fn stop(mut self) -> Home {
         self.signal("-TERM");
         assert_eq!(self.wait().code(), Some(0), "{}", self.log());
-        let Server { home, .. } = &mut self;
-        std::mem::replace(home, Home { directory: tempfile::tempdir().expect("a directory") })
+        self.take_home()
+    }
+
+    /// The directory of a server that has ended.
+    pub fn take_home(mut self) -> Home {
+        std::mem::replace(&mut self.home, Home::empty())
     }
 
     /// A connection over TCP and IPv4.
@@ -219,8 +245,12 @@ impl Server {
     }
 
     pub fn connect_unix(&self) -> Client {
-        let path = self.home.path().join("state/bester.sock");
-        Client::new(Stream::Unix(UnixStream::connect(path).expect("a connection")))
+        self.connect_unix_at("state/bester.sock")
+    }
+
+    /// A connection to a socket in the server's directory.
+    pub fn connect_unix_at(&self, path: &str) -> Client {
+        Client::unix(&self.home.path().join(path))
     }
 
     /// A connection that is logged in.
@@ -256,6 +286,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// A connection to a UNIX socket.
+    pub fn unix(path: &Path) -> Client {
+        Client::new(Stream::Unix(UnixStream::connect(path).expect("a connection")))
+    }
+
     fn new(stream: Stream) -> Client {
         let client = Client { stream };
         client.set_patience(PATIENCE);
@@ -269,6 +304,20 @@ impl Client {
             Stream::Unix(stream) => stream.set_read_timeout(Some(patience)),
         }
         .expect("a timeout");
+    }
+
+    /// How long sending waits for the server to read.
+    pub fn set_write_patience(&self, patience: Duration) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(patience)),
+            Stream::Unix(stream) => stream.set_write_timeout(Some(patience)),
+        }
+        .expect("a timeout");
+    }
+
+    /// Sends as much of these bytes as the other side takes; an error when it takes none in time.
+    pub fn try_send_some(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.writer().write(bytes)
     }
 
     fn writer(&mut self) -> &mut dyn Write {
@@ -326,6 +375,30 @@ impl Client {
         let mut body = vec![0; u32::from_le_bytes(length) as usize];
         self.reader().read_exact(&mut body).expect("a whole frame");
         Some(String::from_utf8(body).expect("UTF-8"))
+    }
+
+    /// Reads to the end of the connection; how many bytes came.
+    pub fn reads_all(&mut self) -> usize {
+        let mut count = 0;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match self.reader().read(&mut buffer) {
+                Ok(0) => return count,
+                Ok(bytes) => count += bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return count,
+                Err(error) => panic!("the connection does not end: {error}"),
+            }
+        }
+    }
+
+    /// The next frame, if there is one already.
+    pub fn looks(&mut self) -> Option<String> {
+        self.set_patience(Duration::from_millis(1));
+        let mut length = [0; 4];
+        self.reader().read_exact(&mut length).ok()?;
+        let mut body = vec![0; u32::from_le_bytes(length) as usize];
+        self.reader().read_exact(&mut body).ok()?;
+        String::from_utf8(body).ok()
     }
 
     /// The next frame, as JSON.

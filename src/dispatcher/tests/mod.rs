@@ -15,9 +15,10 @@ mod property;
 mod sessions;
 mod words;
 
-use super::{CloseReason, Dispatcher, Effect, Event, RouteConfig, Settings};
+use super::{Dispatcher, Effect, Event, RouteConfig, Settings};
 use crate::config::Framing;
 use crate::frame::Packet;
+use crate::gate::CloseReason;
 use crate::name::{ConnId, Generation, RequestId, RouteId, ServerName, TypeName};
 use crate::store::Standing;
 use people::{Handler, Person};

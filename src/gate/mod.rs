@@ -4,8 +4,12 @@
 //! The thread takes a place for each message and waits when there is none left: it then does not read, and the
 //! client feels it. The dispatcher gives the place back. The lock is held for a few instructions only.
 
-use super::incoming::Incoming;
-use crate::dispatcher::CloseReason;
+mod close;
+mod incoming;
+
+pub use close::CloseReason;
+pub use incoming::Incoming;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Shared by a connection's thread and the dispatcher's.

@@ -4,6 +4,8 @@
 //! does not take stays here, and the flusher thread waits until it can be written. While something waits, everything
 //! new goes behind it, so the order is kept. No lock is held while anything blocks.
 
+pub mod flusher;
+
 use crate::frame::Packet;
 use crate::transport::Sink;
 use std::collections::VecDeque;
@@ -250,5 +252,4 @@ impl Drop for Outlet {
 }
 
 #[cfg(test)]
-#[path = "outlet_test.rs"]
 mod tests;

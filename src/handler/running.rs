@@ -1,0 +1,106 @@
+//! One start of a handler: its process, its channel, the thread that reads its answers, and what it prints.
+
+use super::dialer::Dialing;
+use super::process::Process;
+use super::stderr::Lines;
+use crate::connection::handler::End;
+use crate::name::TypeName;
+use crate::outlet::Outlet;
+use crate::transport::{Sink, Socket, Source};
+use log::info;
+use mio::Waker;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Of what a program prints, so much is taken before anything else gets its turn.
+const STDERR_BYTES_A_TURN: usize = 256 << 10;
+
+/// One start of the handler.
+#[derive(Default)]
+pub(super) struct Running {
+    /// None when somebody else runs the program.
+    pub(super) process: Option<Process>,
+    pub(super) stderr: Option<(File, Lines)>,
+    pub(super) stderr_ready: bool,
+    /// Not yet asked for anything.
+    pub(super) channel: Option<Ends>,
+    /// It must be reachable until then.
+    pub(super) reachable_until: Option<Instant>,
+    pub(super) answered: Arc<AtomicBool>,
+    pub(super) reader: Option<JoinHandle<End>>,
+    pub(super) outlet: Option<Arc<Outlet>>,
+    pub(super) stopper: Stopper,
+}
+
+pub(super) enum Ends {
+    Stream(Source, Sink, Stopper),
+    PerMessage,
+}
+
+/// What ends the reading of answers, after those that are already there.
+#[derive(Default)]
+pub(super) enum Stopper {
+    #[default]
+    None,
+    Socket(Arc<Socket>),
+    Pipe(Arc<Waker>),
+    Dialing(Arc<Dialing>),
+}
+
+impl Ends {
+    pub(super) fn of(stream: UnixStream) -> Ends {
+        let socket = Arc::new(Socket::Unix(stream));
+        Ends::Stream(Source::Socket(Arc::clone(&socket)), Sink::Socket(Arc::clone(&socket)), Stopper::Socket(socket))
+    }
+}
+
+impl Running {
+    /// Lets the reader take what is there, then ends it. What it found that was no frame, if anything.
+    pub(super) fn end_reading(&mut self) -> Option<String> {
+        match &self.stopper {
+            Stopper::None => {}
+            Stopper::Socket(socket) => socket.shutdown(Shutdown::Both),
+            Stopper::Pipe(waker) => drop(waker.wake()),
+            Stopper::Dialing(dialing) => dialing.under_way.abandon_all(),
+        }
+        let end = self.reader.take().and_then(|reader| reader.join().ok());
+        if let Some(outlet) = &self.outlet {
+            outlet.abort();
+        }
+        match end {
+            Some(End::Stray(words)) => Some(words),
+            Some(End::Input) | None => None,
+        }
+    }
+
+    /// Takes what the program printed, a bounded amount unless it is the `last` of it.
+    pub(super) fn log_stderr(&mut self, kind: &TypeName, last: bool) {
+        let Some((stderr, lines)) = &mut self.stderr else { return };
+        let now = Instant::now();
+        let log = |line: &str| info!("handler {kind}: {line}");
+        let mut buffer = [0; 8 << 10];
+        let mut taken = 0;
+        while (self.stderr_ready || last) && taken < STDERR_BYTES_A_TURN {
+            match stderr.read(&mut buffer) {
+                Ok(bytes) if bytes > 0 => {
+                    taken += bytes;
+                    lines.take(now, &buffer[..bytes], log);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => {
+                    self.stderr_ready = false;
+                    break;
+                }
+            }
+        }
+        if last {
+            lines.end(now, log);
+        }
+    }
+}

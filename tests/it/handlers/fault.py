@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""A handler that does what its requests say: a request's data is a list of steps, [VERB, ARGUMENT...], see Steps.
+
+Arguments: `lines` for frames that are lines, `socket` for descriptor 3, `unix=PATH` to listen there,
+`begin=STEPS` for steps that are taken before anything is read.
+"""
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+
+
+class Channel:
+    """Frames from and to the server."""
+
+    def __init__(self, source, sink, lines, number=0):
+        self.source, self.sink, self.lines, self.number = source, sink, lines, number
+
+    def read(self):
+        if self.lines:
+            return self.source.readline() or None
+        prefix = self.source.read(4)
+        return self.source.read(struct.unpack("<I", prefix)[0]) if len(prefix) == 4 else None
+
+    def raw(self, data):
+        self.sink.write(data)
+        self.sink.flush()
+
+    def write(self, text):
+        data = text.encode("utf-8", "surrogateescape")
+        self.raw(data + b"\n" if self.lines else struct.pack("<I", len(data)) + data)
+
+
+class Steps:
+    """What can be done about one request."""
+
+    kept: list["Steps"] = []
+
+    def __init__(self, channel, request):
+        self.channel, self.request = channel, request
+        envelope = isinstance(request, dict) and "header" in request
+        self.about = request["header"]["messageId"] if envelope else None
+
+    def take(self, steps):
+        for verb, *arguments in steps:
+            getattr(self, verb)(*arguments)
+
+    def say(self, text):
+        """A frame with this text; $ABOUT is the messageId."""
+        self.channel.write(text.replace("$ABOUT", self.about or ""))
+
+    def reply(self, data):
+        header = {"status": "0", "command": "reply"}
+        if self.about is not None:
+            header["inReplyTo"] = self.about
+        self.channel.write(json.dumps({"header": header, "payload": {"data": data}}))
+
+    def hand_on(self, kind, data):
+        header = {"status": "0", "command": "sendHandler", "commandData": kind, "inReplyTo": self.about}
+        self.channel.write(json.dumps({"header": header, "payload": {"data": data}}))
+
+    def round(self):
+        """The same to the same handler again."""
+        self.hand_on(self.request["payload"]["type"], self.request["payload"]["data"])
+
+    def echo(self):
+        self.reply(self.request)
+
+    def skip(self, text):
+        pass
+
+    def number(self):
+        """Which connection this is."""
+        self.reply(self.channel.number)
+
+    def fill(self, size):
+        self.reply("x" * size)
+
+    def keep(self):
+        self.kept.append(self)
+
+    def release(self, *data):
+        """Replies to what was kept, the last first."""
+        for value in data:
+            self.kept.pop().reply(value)
+
+    def raw(self, text):
+        self.channel.raw(text.encode("latin-1"))
+
+    def exit(self, code):
+        os._exit(code)
+
+    def exit_unless(self, path, code):
+        if not os.path.exists(path):
+            os._exit(code)
+
+    def kill(self, number):
+        os.kill(os.getpid(), number)
+        signal.pause()
+
+    def hang(self):
+        """Takes everything but what cannot be ignored."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        while True:
+            signal.pause()
+
+    def meet(self, path):
+        """Waits until somebody opens this FIFO for writing."""
+        with open(path, "rb") as fifo:
+            fifo.read()
+
+    def print(self, text, times=1):
+        """To standard error."""
+        os.write(2, (text * times).encode("utf-8", "surrogateescape"))
+
+    def close(self, descriptor):
+        os.close(descriptor)
+
+    def shut(self):
+        """Ends the connection."""
+        raise OSError
+
+    def pause(self):
+        threading.Event().wait()
+
+    def fork(self):
+        """Leaves somebody behind who holds all that this process holds; writes his process id to `left`."""
+        child = os.fork()
+        if child == 0:
+            while True:
+                signal.pause()
+        note("left", child)
+
+    def look(self):
+        """What this process is like."""
+        listed = [int(name) for name in os.listdir("/proc/self/fd")]  # and the one for listing them, closed by now
+        descriptors = sorted(number for number in listed if os.path.lexists(f"/proc/self/fd/{number}"))
+        self.reply({
+            "descriptors": descriptors,
+            "environment": dict(os.environ),
+            "directory": os.getcwd(),
+            "pid": os.getpid(),
+            "group": os.getpgid(0),
+            "arguments": sys.argv[1:],
+        })
+
+
+def note(name, text):
+    """Writes a file in one step."""
+    with open(name + ".new", "w") as file:
+        file.write(str(text))
+    os.rename(name + ".new", name)
+
+
+def serve(channel):
+    while (frame := channel.read()) is not None:
+        request = json.loads(frame)
+        steps = Steps(channel, request)
+        steps.take(request["payload"]["data"] if steps.about is not None else request)
+
+
+def serve_connection(connection, lines, number):
+    with connection:
+        try:
+            serve(Channel(connection.makefile("rb"), connection.makefile("wb"), lines, number))
+        except OSError:
+            pass  # the server gave the connection up
+
+
+def main():
+    words = [word.partition("=") for word in sys.argv[1:]]
+    options = {name: value for name, _, value in words}
+    lines = "lines" in options
+    Steps(None, None).take(json.loads(options.get("begin", "[]")))
+    if "unix" in options:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(options["unix"])
+        listener.listen(64)
+        for number in itertools.count(1):
+            connection, _ = listener.accept()
+            threading.Thread(target=serve_connection, args=(connection, lines, number), daemon=True).start()
+    if "socket" in options:
+        print("this goes nowhere", flush=True)
+        source, sink = os.fdopen(3, "rb", closefd=False), os.fdopen(3, "wb", closefd=False)
+    else:
+        source, sink = sys.stdin.buffer, sys.stdout.buffer
+    serve(Channel(source, sink, lines))
+    for stay in options.get("stay", "").split():  # after the end of the input
+        note("ended-input", os.getpid())
+        Steps(None, None).take([[stay]])
+
+
+if __name__ == "__main__":
+    main()
