@@ -9,50 +9,53 @@
 //! a [`Slice`] is a range of them, such as the untouched `data` of a message. A [`Packet`] is what is written.
 
 use crate::config::Framing;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 /// The bytes of length in front of each frame.
 pub const PREFIX_BYTES: usize = 4;
 
+/// Small frames that came together share their memory up to this. Each keeps all of it alive, so it is what a few bytes
+/// that stay under way for long can cost.
+const SHARED_BYTES_MAX: usize = 4 << 10;
+
 /// A buffer that grew for one large frame is given back when it is empty and larger than this.
 const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
 /// The bytes of one frame, without its length; cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Frame(Arc<[u8]>);
+pub struct Frame(Slice);
 
 impl Frame {
     /// The bytes, which may be anything: what is in a frame is looked at later.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        self.0.bytes()
     }
 
     /// The bytes from `start` up to `end`; none of them if that is not a range of this frame.
     pub fn slice(&self, start: usize, end: usize) -> Slice {
-        let range = if start <= end && end <= self.0.len() { (start, end) } else { (0, 0) };
-        // A frame is at most 1 GiB (the configuration's largest cap), so both fit.
-        Slice { frame: self.clone(), start: range.0 as u32, end: range.1 as u32 }
+        self.0.slice(start, end)
     }
 }
 
 impl From<&[u8]> for Frame {
     fn from(bytes: &[u8]) -> Self {
-        Frame(bytes.into())
+        Frame(Slice::from(bytes))
     }
 }
 
 /// Message data is never printed, not even by accident.
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({} bytes)", self.0.len())
+        write!(f, "Frame({} bytes)", self.bytes().len())
     }
 }
 
-/// A range of a frame's bytes, kept alive by sharing the frame.
+/// A range of bytes that are shared, such as the untouched `data` in a frame; it keeps all of them alive.
 #[derive(Clone)]
 pub struct Slice {
-    frame: Frame,
+    shared: Arc<[u8]>,
     start: u32,
     end: u32,
 }
@@ -60,20 +63,21 @@ pub struct Slice {
 impl Slice {
     /// The bytes, exactly as they came.
     pub fn bytes(&self) -> &[u8] {
-        &self.frame.0[self.start as usize..self.end as usize]
+        &self.shared[self.start as usize..self.end as usize]
     }
 
     /// A range of this slice; empty if there is no such range.
     pub fn slice(&self, start: usize, end: usize) -> Slice {
         let inside = start <= end && end <= self.bytes().len();
+        // Both fit: what is shared is at most 1 GiB, the configuration's largest cap, and a length.
         let (start, end) = if inside { (start as u32, end as u32) } else { (0, 0) };
-        Slice { frame: self.frame.clone(), start: self.start + start, end: self.start + end }
+        Slice { shared: Arc::clone(&self.shared), start: self.start + start, end: self.start + end }
     }
 }
 
 impl From<&[u8]> for Slice {
     fn from(bytes: &[u8]) -> Self {
-        Frame::from(bytes).slice(0, bytes.len())
+        Slice { shared: bytes.into(), start: 0, end: bytes.len() as u32 }
     }
 }
 
@@ -91,26 +95,70 @@ impl fmt::Debug for Slice {
     }
 }
 
-/// What is written to one destination in one piece: a body and, unless it is part of the body, its length.
+/// What is written to one destination in one piece.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
-    prefix: Option<[u8; PREFIX_BYTES]>,
+    length: Length,
     body: Slice,
+}
+
+/// Where the length of a packet stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// Before the body, which has no room for it.
+    Apart([u8; PREFIX_BYTES]),
+    /// In the first bytes of the body.
+    Inside,
+    /// Nowhere: the body is a line.
+    Nowhere,
+}
+
+thread_local! {
+    /// Where packets are written before their size is known; used again and again.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Packet {
     /// `body` with its length in front of it.
     pub fn framed(body: Slice) -> Packet {
         // At most 1 GiB, as above.
-        let prefix = (body.bytes().len() as u32).to_le_bytes();
-        Packet { prefix: Some(prefix), body }
+        let length = (body.bytes().len() as u32).to_le_bytes();
+        Packet { length: Length::Apart(length), body }
+    }
+
+    /// A frame with the text that `write` appends. It must not make another packet meanwhile.
+    pub fn write(write: impl FnOnce(&mut Vec<u8>)) -> Packet {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.extend_from_slice(&[0; PREFIX_BYTES]);
+            write(scratch);
+            let length = ((scratch.len() - PREFIX_BYTES) as u32).to_le_bytes();
+            scratch[..PREFIX_BYTES].copy_from_slice(&length);
+            let body = Slice::from(&scratch[..]);
+            if scratch.capacity() > KEPT_BUFFER_BYTES {
+                *scratch = Vec::new();
+            }
+            Packet { length: Length::Inside, body }
+        })
+    }
+
+    /// Like [`Packet::write`], in the way that the other side tells frames apart.
+    pub fn write_as(framing: Framing, write: impl FnOnce(&mut Vec<u8>)) -> Packet {
+        match framing {
+            Framing::Length => Packet::write(write),
+            Framing::Lines => {
+                let mut body = Vec::new();
+                write(&mut body);
+                Packet::line(&Slice::from(&body[..]))
+            }
+        }
     }
 
     /// `body` as one line. Line breaks in a JSON text stand between tokens only, where a space means the same.
     pub fn line(body: &Slice) -> Packet {
         let mut line: Vec<u8> = body.bytes().iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
         line.push(b'\n');
-        Packet { prefix: None, body: Slice::from(&line[..]) }
+        Packet { length: Length::Nowhere, body: Slice::from(&line[..]) }
     }
 
     /// `body` in the way that the other side tells frames apart.
@@ -121,10 +169,10 @@ impl Packet {
         }
     }
 
-    /// Its bytes, in the two parts that go one after the other.
+    /// Its bytes, in the two parts that go one after the other; the first may be empty.
     pub fn parts(&self) -> [&[u8]; 2] {
-        let prefix = self.prefix.as_ref().map_or(&[][..], |p| &p[..]);
-        [prefix, self.body.bytes()]
+        let before: &[u8] = if let Length::Apart(length) = &self.length { length } else { &[] };
+        [before, self.body.bytes()]
     }
 
     /// How many bytes it takes on the wire.
@@ -134,7 +182,10 @@ impl Packet {
 
     /// The frame's text, without what frames it.
     pub fn body(&self) -> &[u8] {
-        self.body.bytes()
+        match self.length {
+            Length::Inside => &self.body.bytes()[PREFIX_BYTES..],
+            Length::Apart(_) | Length::Nowhere => self.body.bytes(),
+        }
     }
 }
 
@@ -168,6 +219,8 @@ pub struct Decoder {
     /// What came and is not yet a frame begins at `start`; what is before it is done with.
     buffer: Vec<u8>,
     start: usize,
+    /// Whole frames with their lengths, already shared; they come before what is in the buffer.
+    whole: Option<Slice>,
     /// Up to where the buffer was searched for the end of a line, so that no byte is searched twice.
     searched: usize,
 }
@@ -175,7 +228,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that refuses frames longer than `frame_bytes_max`.
     pub fn new(framing: Framing, frame_bytes_max: usize) -> Decoder {
-        Decoder { framing, frame_bytes_max, buffer: Vec::new(), start: 0, searched: 0 }
+        Decoder { framing, frame_bytes_max, buffer: Vec::new(), start: 0, whole: None, searched: 0 }
     }
 
     /// Another cap, from the next frame on.
@@ -209,12 +262,12 @@ impl Decoder {
 
     /// Bytes that came and are not yet a frame.
     pub fn pending(&self) -> usize {
-        self.buffer.len() - self.start
+        self.buffer.len() - self.start + self.whole.as_ref().map_or(0, |whole| whole.bytes().len())
     }
 
     /// What came and is not yet a frame; for quoting text that is no frame.
     pub fn pending_bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        self.whole.as_ref().map_or(&self.buffer[self.start..], Slice::bytes)
     }
 
     /// How long the frame that has begun says it is, once that can be told.
@@ -251,11 +304,33 @@ impl Decoder {
         let Some(length) = self.prefix() else { return Ok(None) };
         let length = length as usize;
         self.check(length)?;
-        let body = &self.pending_bytes()[PREFIX_BYTES..];
-        let Some(body) = body.get(..length) else { return Ok(None) };
-        let frame = Frame::from(body);
-        self.start += PREFIX_BYTES + length;
-        Ok(Some(frame))
+        let bytes = PREFIX_BYTES + length;
+        let whole = match self.whole.take() {
+            Some(whole) => whole,
+            None if self.pending() < bytes => return Ok(None),
+            None => self.share_whole_frames(bytes),
+        };
+        let left = whole.bytes().len();
+        if left > bytes {
+            self.whole = Some(whole.slice(bytes, left));
+        }
+        Ok(Some(Frame(whole.slice(PREFIX_BYTES, bytes))))
+    }
+
+    /// Takes a frame of so many bytes out of the buffer, and with it those that follow, as far as they are whole and small.
+    fn share_whole_frames(&mut self, first: usize) -> Slice {
+        let pending = &self.buffer[self.start..];
+        let mut end = first;
+        while let Some(prefix) = pending[end..].first_chunk::<PREFIX_BYTES>() {
+            let next = end.saturating_add(PREFIX_BYTES).saturating_add(u32::from_le_bytes(*prefix) as usize);
+            if next > pending.len() || next > SHARED_BYTES_MAX {
+                break;
+            }
+            end = next;
+        }
+        let whole = Slice::from(&pending[..end]);
+        self.start += end;
+        whole
     }
 
     fn line_frame(&mut self) -> Result<Option<Frame>, TooLarge> {

@@ -158,8 +158,7 @@ impl Server {
         let conns = ConnIds::default();
         let mut informers = Vec::new();
         for (kind, handler) in &config.handlers {
-            let shared =
-                informer::Shared { inbound: inbound.clone(), conns: conns.clone(), incoming: incoming.clone(), outgoing: outgoing.clone() };
+            let shared = informer::Shared { inbound: inbound.clone(), conns: conns.clone(), outgoing: outgoing.clone() };
             let path = &handler.informer_socket;
             informers.push(Informer::start(kind, path, shared).map_err(io_error(path.display().to_string()))?);
         }

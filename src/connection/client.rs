@@ -59,7 +59,7 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
     debug!("{conn} from {from}");
     let socket = Arc::new(socket);
     let limits = &shared.limits;
-    let gate = Arc::new(Gate::new(limits.in_flight, Arc::clone(&shared.incoming)));
+    let gate = Arc::new(Gate::new(limits.in_flight));
     let bounds = Bounds { bytes: limits.outgoing_bytes, frames: limits.outgoing_frames };
     let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Arc::clone(&shared.outgoing)));
     let port = Port { outlet: Arc::clone(&outlet), gate: Arc::clone(&gate), socket: Arc::clone(&socket) };

@@ -8,7 +8,7 @@ use crate::config::Framing;
 use crate::dispatcher::Event;
 use crate::dispatcher::run::{Inbound, Port};
 use crate::frame::{Decoder, Frame};
-use crate::gate::{Gate, Incoming};
+use crate::gate::Gate;
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::protocol::informer;
@@ -34,9 +34,9 @@ const BOUNDS: Bounds = Bounds { bytes: 1 << 20, frames: 64 };
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one connection of a handler's informer.
-pub fn serve(inbound: &Sender<Inbound>, conn: ConnId, stream: UnixStream, incoming: &Arc<Incoming>, outgoing: &Arc<Total>) {
+pub fn serve(inbound: &Sender<Inbound>, conn: ConnId, stream: UnixStream, outgoing: &Arc<Total>) {
     let socket = Arc::new(Socket::Unix(stream));
-    let gate = Arc::new(Gate::new(IN_FLIGHT, Arc::clone(incoming)));
+    let gate = Arc::new(Gate::new(IN_FLIGHT));
     let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), BOUNDS, Arc::clone(outgoing)));
     let port = Port { outlet: Arc::clone(&outlet), gate: Arc::clone(&gate), socket: Arc::clone(&socket) };
     if inbound.send(Inbound::Attach(conn, port)).is_err() {

@@ -326,7 +326,8 @@ impl Session {
 
     /// Hands over what is in the batch.
     pub(super) fn flush(&mut self) {
-        self.batch_bytes = 0;
+        // Counted until the dispatcher gives them back, one message at a time.
+        self.shared.incoming.add(std::mem::take(&mut self.batch_bytes));
         let inbound = match self.batch.len() {
             0 => return,
             1 => self.batch.pop().map(Inbound::One),

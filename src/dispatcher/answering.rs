@@ -5,12 +5,13 @@ use super::event::Effect;
 use super::requests::{Failure, MessageKey, Request};
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
-use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
+use crate::protocol::handler::{Answer, Command, Commands, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
-use crate::protocol::report::{self, Counts};
+use crate::protocol::report::{self, Counts, MessageId};
 use crate::protocol::text::Text;
+use foldhash::{HashMap, HashSet};
 use log::warn;
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How often handlers may pass one message on (`sendHandler`).
@@ -46,21 +47,18 @@ impl Dispatcher {
             }
         } else {
             match route.under_way.front() {
-                Some(&id) => Some(id),
+                Some(request) => Some(request.id),
                 None => return self.replace(route_id, "gave an answer that nobody had asked for", effects),
             }
         };
         let route = self.routes.get(route_id);
-        let Some(id) = id.filter(|id| route.under_way.contains(id)) else {
+        let Some(request) = id.and_then(|id| route.take(id)) else {
             warn!("handler {kind} answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
             return;
         };
         route.answered = Some(now);
-        route.forget(id);
-        if let Some(request) = self.requests.take(id) {
-            self.carry_out(now, &kind, &request, answer, effects);
-            self.request_done(request.message, effects);
-        }
+        self.carry_out(now, &kind, &request, answer, effects);
+        self.request_done(request.message, effects);
         self.pump(now, route_id, effects);
     }
 
@@ -81,8 +79,10 @@ impl Dispatcher {
         };
         match checked {
             Ok(commands) => {
-                let message_id = self.message_id(request.message);
-                let mut deliveries = Deliveries { message_id, kind, encoded: HashMap::new() };
+                let Some(number) = self.messages.get(request.message).map(|message| message.number) else { return };
+                let prefix = Arc::clone(&self.message_id_prefix);
+                let message_id = MessageId { prefix: &prefix, number };
+                let mut deliveries = Deliveries { message_id, kind, last: None, large: HashMap::default() };
                 for command in &commands {
                     self.command(now, request, command, &mut deliveries, effects);
                 }
@@ -94,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    fn check(&self, request: &Request, commands: Vec<Command>) -> Result<Vec<Command>, (Reason, String)> {
+    fn check(&self, request: &Request, commands: Commands) -> Result<Commands, (Reason, String)> {
         for command in &commands {
             if let Order::SendHandler(kind) = &command.order {
                 if self.routes.find(kind.as_str()).is_none() {
@@ -120,13 +120,12 @@ impl Dispatcher {
             }
             (Order::SendHandler(next), Some(data)) => {
                 if let Some(route) = self.routes.find(next.as_str()) {
-                    let request = Request { route, hops: request.hops + 1, data: data.clone(), ..*request };
-                    self.ask(now, request, effects);
+                    self.ask(now, route, request.message, request.hops + 1, data.clone(), effects);
                 }
                 return;
             }
         };
-        if let Some(message) = self.requests.message(request.message) {
+        if let Some(message) = self.messages.get(request.message) {
             message.counts.add(counts);
         }
     }
@@ -140,8 +139,8 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) -> Counts {
         let mut counts = Counts::default();
-        let mut unknown: HashSet<&str> = HashSet::new();
-        let Some(message) = self.requests.message(key) else { return counts };
+        let mut unknown: HashSet<&str> = HashSet::default();
+        let Some(message) = self.messages.get(key) else { return counts };
         self.users.begin_round();
         for name in names {
             let Some((account, first)) = self.users.once(name.as_str()) else {
@@ -171,7 +170,7 @@ impl Dispatcher {
     }
 
     fn reply(&mut self, key: MessageKey, data: &Slice, deliveries: &mut Deliveries<'_>, effects: &mut Vec<Effect>) -> Counts {
-        let Some(message) = self.requests.message(key) else { return Counts::default() };
+        let Some(message) = self.messages.get(key) else { return Counts::default() };
         let (conn, id) = (message.conn, message.id.clone());
         if self.open_session(conn).is_none() {
             return Counts { offline: 1, ..Counts::default() };
@@ -184,18 +183,31 @@ impl Dispatcher {
 /// The deliveries that an answer leads to. Each is encoded once, however many sessions and commands it is for: an answer
 /// of many commands with one large payload for all must not become as many large packets.
 struct Deliveries<'a> {
-    message_id: String,
+    message_id: MessageId<'a>,
     kind: &'a TypeName,
-    /// By where the data stands in the answer, which is kept until all is done, and whether the id is in it.
-    encoded: HashMap<(*const [u8], bool), Packet>,
+    /// The last one: mostly there is one only, or one for many sessions.
+    last: Option<(Which, Packet)>,
+    /// Those of large data.
+    large: HashMap<Which, Packet>,
 }
+
+/// A delivery, by where its data stands in the answer, which is kept until all is done, and whether the id is in it.
+type Which = (*const [u8], bool);
+
+/// Encoding less data than this again costs no more than looking for it.
+const LARGE_BYTES: usize = 4 << 10;
 
 impl Deliveries<'_> {
     /// The delivery to one session; `id`, which is always the same, for the one that asked.
     fn to(&mut self, conn: ConnId, data: &Slice, id: Option<&Slice>) -> Effect {
-        let key = (std::ptr::from_ref(data.bytes()), id.is_some());
-        let encode = || report::delivery(self.kind.as_str(), &self.message_id, data.bytes(), id);
-        Effect::Send(conn, self.encoded.entry(key).or_insert_with(encode).clone())
+        let which = (std::ptr::from_ref(data.bytes()), id.is_some());
+        if let Some((_, packet)) = self.last.as_ref().filter(|(last, _)| *last == which) {
+            return Effect::Send(conn, packet.clone());
+        }
+        let encode = || report::delivery(self.kind.as_str(), self.message_id, data.bytes(), id);
+        let packet = if data.bytes().len() < LARGE_BYTES { encode() } else { self.large.entry(which).or_insert_with(encode).clone() };
+        self.last = Some((which, packet.clone()));
+        Effect::Send(conn, packet)
     }
 }
 

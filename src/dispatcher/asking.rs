@@ -2,12 +2,12 @@
 
 use super::Dispatcher;
 use super::event::{Effect, Message};
-use super::requests::{self, Failure, Request};
-use crate::frame::Packet;
+use super::requests::{self, Failure, MessageKey, Request};
+use crate::frame::{Packet, Slice};
 use crate::name::{BUILTIN, ConnId, Generation, RequestId, RouteId};
 use crate::protocol::client::KIND_BYTES_MAX;
 use crate::protocol::reason::Reason;
-use crate::protocol::report::{self, Id};
+use crate::protocol::report::{self, Id, MessageId};
 use crate::protocol::{handler, report::Counts};
 use log::info;
 use std::time::Instant;
@@ -33,33 +33,31 @@ impl Dispatcher {
                 return self.settle(conn, message.bytes, effects);
             }
         };
-        let key = self.next_number();
+        let number = self.next_number();
         let Message { kind, data, id, bytes } = message;
-        let waiting = requests::Message { conn, user, kind, id, bytes, open: 0, counts: Counts::default(), failure: None };
-        self.requests.add_message(key, waiting);
-        self.ask(now, Request { message: key, route, hops: 0, data, deadline: now }, effects);
+        let waiting = requests::Message { number, conn, user, kind, id, bytes, open: 0, counts: Counts::default(), failure: None };
+        let key = self.messages.add(waiting);
+        self.ask(now, route, key, 0, data, effects);
         self.finish(key, effects);
     }
 
     /// Makes a request of a message that is under way. [`Dispatcher::finish`] must follow.
-    pub(super) fn ask(&mut self, now: Instant, mut request: Request, effects: &mut Vec<Effect>) {
+    pub(super) fn ask(&mut self, now: Instant, route_id: RouteId, key: MessageKey, hops: u8, data: Slice, effects: &mut Vec<Effect>) {
         let id = RequestId(self.next_number());
-        let route = self.routes.get(request.route);
+        let route = self.routes.get(route_id);
         let full = route.waiting.len() >= route.config.queue;
         let at_once = route.waiting.is_empty() && route.has_room();
         if full && !at_once {
             let failure = queue_failure(route, "its queue is full");
-            return self.fail(request.message, failure);
+            return self.fail(key, failure);
         }
-        request.deadline = now + route.config.queue_wait;
-        route.waiting.push_back(id);
-        let (route, deadline) = (request.route, request.deadline);
-        if let Some(message) = self.requests.message(request.message) {
+        let deadline = now + route.config.queue_wait;
+        route.waiting.push_back(Request { id, message: key, hops, data, deadline });
+        if let Some(message) = self.messages.get(key) {
             message.open += 1;
         }
-        self.requests.add(id, request);
         if at_once {
-            self.pump(now, route, effects);
+            self.pump(now, route_id, effects);
         } else {
             self.wake_at(deadline);
         }
@@ -72,24 +70,23 @@ impl Dispatcher {
             if !route.has_room() {
                 return;
             }
-            let Some(id) = route.waiting.pop_front() else { return };
+            let Some(mut request) = route.waiting.pop_front() else { return };
             let deadline = now + route.config.timeout;
-            let (envelope, framing, kind) = (route.config.envelope, route.config.framing, route.config.kind.clone());
-            let message_id = if envelope { self.message_id(id.0) } else { String::new() };
-            let Some(request) = self.requests.get(id) else { continue };
             request.deadline = deadline;
-            let (key, data) = (request.message, request.data.clone());
-            let body = if envelope {
-                let Some(message) = self.requests.message(key) else { continue };
+            let (id, framing) = (request.id, route.config.framing);
+            let packet = if route.config.envelope {
+                let Some(message) = self.messages.get(request.message) else { continue };
+                let message_id = MessageId { prefix: &self.message_id_prefix, number: id.0 };
                 let server = self.settings.server.as_str();
                 let from = handler::From { user: message.user.as_str(), server, session: message.conn.0 };
-                handler::envelope(&message_id, &from, kind.as_str(), data.bytes(), message.id.as_ref())
+                let (kind, data) = (route.config.kind.as_str(), request.data.bytes());
+                Packet::write_as(framing, |body| handler::envelope(body, message_id, &from, kind, data, message.id.as_ref()))
             } else {
-                data
+                Packet::new(framing, request.data.clone())
             };
-            self.routes.get(route_id).under_way.push_back(id);
+            route.under_way.push_back(request);
             self.wake_at(deadline);
-            effects.push(Effect::Ask(route_id, id, Packet::new(framing, body)));
+            effects.push(Effect::Ask(route_id, id, packet));
         }
     }
 
@@ -116,8 +113,8 @@ impl Dispatcher {
         }
         let message = format!("handler {} {reason}", route.config.kind);
         route.down_reason = reason;
-        for id in std::mem::take(&mut route.under_way) {
-            self.request_failed(id, Failure::Reason(Reason::HandlerCrashed, message.clone()), effects);
+        for request in std::mem::take(&mut route.under_way) {
+            self.request_failed(&request, Failure::Reason(Reason::HandlerCrashed, message.clone()), effects);
         }
     }
 
@@ -138,10 +135,8 @@ impl Dispatcher {
         message: String,
         effects: &mut Vec<Effect>,
     ) {
-        let route = self.routes.get(route_id);
-        if route.under_way.contains(&id) {
-            route.forget(id);
-            self.request_failed(id, Failure::Reason(reason, message), effects);
+        if let Some(request) = self.routes.get(route_id).take(id) {
+            self.request_failed(&request, Failure::Reason(reason, message), effects);
             self.pump(now, route_id, effects);
         }
     }
@@ -156,33 +151,30 @@ impl Dispatcher {
             self.fail_waiting(now, route, effects);
             let route = self.routes.get(route);
             // Each queue is in the order of its deadlines, so the first is the earliest.
-            let firsts = [route.waiting.front().copied(), route.under_way.front().copied()];
-            for first in firsts.into_iter().flatten() {
-                if let Some(deadline) = self.requests.get(first).map(|request| request.deadline) {
-                    self.wake_at(deadline);
-                }
+            let firsts = [route.waiting.front(), route.under_way.front()];
+            let deadline = firsts.into_iter().flatten().map(|request| request.deadline).min();
+            if let Some(deadline) = deadline {
+                self.wake_at(deadline);
             }
         }
     }
 
     /// Requests that the handler was asked and did not answer in time.
     fn fail_late(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
-        while let Some(&id) = self.routes.get(route_id).under_way.front() {
-            let Some(request) = self.requests.get(id).filter(|request| request.deadline <= now) else { break };
-            let asked_until = request.deadline;
+        loop {
             let route = self.routes.get(route_id);
-            route.forget(id);
+            let Some(request) = route.under_way.pop_front_if(|request| request.deadline <= now) else { break };
             let timeout = route.config.timeout;
             let reason = format!("did not answer within {} s", timeout.as_secs());
             let message = format!("handler {} {reason}", route.config.kind);
             // In envelope form a late answer is told from the next one by its id, so that one late request says
             // nothing of the others, unless nothing at all was answered meanwhile.
-            let silent = route.answered.is_none_or(|answered| answered + timeout <= asked_until);
+            let silent = route.answered.is_none_or(|answered| answered + timeout <= request.deadline);
             let trusted = route.config.envelope && !silent;
             if route.config.per_message {
-                effects.push(Effect::Abandon(route_id, id));
+                effects.push(Effect::Abandon(route_id, request.id));
             }
-            self.request_failed(id, Failure::Reason(Reason::HandlerTimeout, message), effects);
+            self.request_failed(&request, Failure::Reason(Reason::HandlerTimeout, message), effects);
             if !trusted {
                 self.replace(route_id, &reason, effects);
             }
@@ -192,15 +184,12 @@ impl Dispatcher {
 
     /// Requests that waited for the handler for too long.
     fn fail_waiting(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
-        while let Some(&id) = self.routes.get(route_id).waiting.front() {
-            if self.requests.get(id).is_some_and(|request| now < request.deadline) {
-                return;
-            }
+        loop {
             let route = self.routes.get(route_id);
-            route.waiting.pop_front();
+            let Some(request) = route.waiting.pop_front_if(|request| request.deadline <= now) else { return };
             let words = format!("it had no room for {} s", route.config.queue_wait.as_secs());
             let failure = queue_failure(route, &words);
-            self.request_failed(id, failure, effects);
+            self.request_failed(&request, failure, effects);
         }
     }
 
@@ -209,39 +198,38 @@ impl Dispatcher {
     }
 
     /// Notes why (a part of) a message came to nothing; what is noted first is what is reported.
-    pub(super) fn fail(&mut self, key: requests::MessageKey, failure: Failure) {
-        if let Some(message) = self.requests.message(key) {
-            message.failure.get_or_insert(failure);
+    pub(super) fn fail(&mut self, key: MessageKey, failure: Failure) {
+        if let Some(message) = self.messages.get(key) {
+            message.failure.get_or_insert_with(|| Box::new(failure));
         }
     }
 
-    fn request_failed(&mut self, id: RequestId, failure: Failure, effects: &mut Vec<Effect>) {
-        let Some(request) = self.requests.take(id) else { return };
+    fn request_failed(&mut self, request: &Request, failure: Failure, effects: &mut Vec<Effect>) {
         self.fail(request.message, failure);
         self.request_done(request.message, effects);
     }
 
     /// One request of a message is no longer open.
-    pub(super) fn request_done(&mut self, key: requests::MessageKey, effects: &mut Vec<Effect>) {
-        if let Some(message) = self.requests.message(key) {
+    pub(super) fn request_done(&mut self, key: MessageKey, effects: &mut Vec<Effect>) {
+        if let Some(message) = self.messages.get(key) {
             message.open = message.open.saturating_sub(1);
         }
         self.finish(key, effects);
     }
 
     /// Reports on a message when nothing of it is open any longer.
-    pub(super) fn finish(&mut self, key: requests::MessageKey, effects: &mut Vec<Effect>) {
-        let Some(message) = self.requests.take_finished(key) else { return };
+    pub(super) fn finish(&mut self, key: MessageKey, effects: &mut Vec<Effect>) {
+        let Some(message) = self.messages.take_finished(key) else { return };
         let bad = message.failure.is_some() || message.counts.failure().is_some();
         let open = self.open_session(message.conn).is_some();
         if open && (bad || message.id.is_some()) {
             let id = message.id.map(Id::Client);
             let (kind, id) = (message.kind.as_str(), id.as_ref());
-            let packet = match message.failure {
-                None => report::outcome(kind, id, &self.message_id(key), &message.counts),
-                Some(Failure::Reason(reason, words)) => report::bad(kind, id, reason, &words),
+            let packet = match message.failure.as_deref() {
+                None => report::outcome(kind, id, self.message_id(message.number), &message.counts),
+                Some(Failure::Reason(reason, words)) => report::bad(kind, id, *reason, words),
                 Some(Failure::Refused { handler, status, data }) => {
-                    report::refused(kind, id, &handler, status.bytes(), data.as_ref().map(|data| data.bytes()))
+                    report::refused(kind, id, handler, status.bytes(), data.as_ref().map(Slice::bytes))
                 }
             };
             effects.push(Effect::Send(message.conn, packet));

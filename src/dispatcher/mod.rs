@@ -24,9 +24,11 @@ pub use routes::RouteConfig;
 
 use crate::gate::CloseReason;
 use crate::name::{RequestId, ServerName};
-use requests::Requests;
+use crate::protocol::report::MessageId;
+use requests::Messages;
 use routes::Routes;
 use sessions::Sessions;
+use std::sync::Arc;
 use std::time::Instant;
 use users::Users;
 
@@ -52,11 +54,11 @@ pub struct Settings {
 pub struct Dispatcher {
     settings: Settings,
     /// `<server>/<start>-`: what every `messageId` of this start begins with.
-    message_id_prefix: String,
+    message_id_prefix: Arc<str>,
     users: Users,
     sessions: Sessions,
     routes: Routes,
-    requests: Requests,
+    messages: Messages,
     /// The last number given to a message or request.
     counter: u64,
     /// No deadline of a request is earlier than this.
@@ -71,12 +73,12 @@ impl Dispatcher {
     /// A dispatcher without users; [`Event::AccountsChanged`] tells it of them.
     pub fn new(settings: Settings) -> Dispatcher {
         Dispatcher {
-            message_id_prefix: format!("{}/{:032x}-", settings.server, settings.start),
+            message_id_prefix: format!("{}/{:032x}-", settings.server, settings.start).into(),
             routes: Routes::new(settings.routes.clone()),
             settings,
             users: Users::default(),
             sessions: Sessions::default(),
-            requests: Requests::default(),
+            messages: Messages::default(),
             counter: 0,
             next_deadline: None,
             draining: false,
@@ -111,7 +113,7 @@ impl Dispatcher {
             Event::Stop => self.stop(effects),
             Event::Tick => self.tick(now, effects),
         }
-        if self.draining && !self.drained && self.requests.is_empty() {
+        if self.draining && !self.drained && self.messages.len() == 0 {
             self.drained = true;
             effects.push(Effect::Drained);
         }
@@ -127,13 +129,13 @@ impl Dispatcher {
         self.counter
     }
 
-    fn message_id(&self, number: u64) -> String {
-        format!("{}{number}", self.message_id_prefix)
+    fn message_id(&self, number: u64) -> MessageId<'_> {
+        MessageId { prefix: &self.message_id_prefix, number }
     }
 
     /// The request that a handler means by `inReplyTo`.
     fn request_of(&self, in_reply_to: &str) -> Option<RequestId> {
-        let number = in_reply_to.strip_prefix(&self.message_id_prefix)?;
+        let number = in_reply_to.strip_prefix(&*self.message_id_prefix)?;
         number.parse().ok().map(RequestId)
     }
 }

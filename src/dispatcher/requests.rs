@@ -1,29 +1,31 @@
 //! What is under way: messages, whose they are, and the requests to handlers that each has led to.
 //!
 //! A message leads to one request, to the handler of its type; every `sendHandler` in an answer leads to one more.
-//! When none of them is open any longer, the message gets its report.
+//! When none of them is open any longer, the message gets its report. Requests stand in the queues of their route.
 
 use crate::frame::Slice;
-use crate::name::{ConnId, RequestId, RouteId, Username};
+use crate::name::{ConnId, RequestId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::Counts;
 use crate::protocol::text::Text;
-use std::collections::HashMap;
 use std::time::Instant;
 
-/// The two tables.
+/// The messages that have no report yet, by their place in a list that is used again and again.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
-    messages: HashMap<MessageKey, Message>,
-    requests: HashMap<RequestId, Request>,
+pub(super) struct Messages {
+    places: Vec<Option<Message>>,
+    free: Vec<MessageKey>,
 }
 
-/// The number at the end of a message's `messageId`.
-pub(super) type MessageKey = u64;
+/// The place of a message, as long as it is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageKey(usize);
 
 /// A client's message that has no report yet.
 #[derive(Debug)]
 pub(super) struct Message {
+    /// The number at the end of its `messageId`.
+    pub(super) number: u64,
     /// Who sent it, and on which connection.
     pub(super) conn: ConnId,
     pub(super) user: Username,
@@ -35,7 +37,7 @@ pub(super) struct Message {
     pub(super) open: usize,
     pub(super) counts: Counts,
     /// The first thing that went wrong with one of its requests.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<Box<Failure>>,
 }
 
 /// Why a request came to nothing.
@@ -50,8 +52,8 @@ pub(super) enum Failure {
 /// A request to a handler.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
+    pub(super) id: RequestId,
     pub(super) message: MessageKey,
-    pub(super) route: RouteId,
     /// How many handlers passed it on before.
     pub(super) hops: u8,
     pub(super) data: Slice,
@@ -59,42 +61,36 @@ pub(super) struct Request {
     pub(super) deadline: Instant,
 }
 
-impl Requests {
-    pub(super) fn add_message(&mut self, key: MessageKey, message: Message) {
-        self.messages.insert(key, message);
+impl Messages {
+    pub(super) fn add(&mut self, message: Message) -> MessageKey {
+        match self.free.pop() {
+            Some(key) => {
+                self.places[key.0] = Some(message);
+                key
+            }
+            None => {
+                self.places.push(Some(message));
+                MessageKey(self.places.len() - 1)
+            }
+        }
     }
 
-    pub(super) fn add(&mut self, id: RequestId, request: Request) {
-        self.requests.insert(id, request);
-    }
-
-    pub(super) fn get(&mut self, id: RequestId) -> Option<&mut Request> {
-        self.requests.get_mut(&id)
-    }
-
-    pub(super) fn message(&mut self, key: MessageKey) -> Option<&mut Message> {
-        self.messages.get_mut(&key)
-    }
-
-    /// Takes a request out: it was answered, or came to nothing.
-    pub(super) fn take(&mut self, id: RequestId) -> Option<Request> {
-        self.requests.remove(&id)
+    pub(super) fn get(&mut self, key: MessageKey) -> Option<&mut Message> {
+        self.places.get_mut(key.0)?.as_mut()
     }
 
     /// Takes a message out if it waits for nothing any longer.
     pub(super) fn take_finished(&mut self, key: MessageKey) -> Option<Message> {
-        let message = self.messages.get(&key)?;
-        if message.open > 0 { None } else { self.messages.remove(&key) }
+        let place = self.places.get_mut(key.0)?;
+        let finished = place.take_if(|message| message.open == 0);
+        if finished.is_some() {
+            self.free.push(key);
+        }
+        finished
     }
 
-    /// How many messages and requests are in the tables.
-    #[cfg(test)]
-    pub(super) fn left(&self) -> (usize, usize) {
-        (self.messages.len(), self.requests.len())
-    }
-
-    /// Whether nothing is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
     }
 }

@@ -1,8 +1,10 @@
 //! From a message's type to its handler: whether it is up, what it was asked, and what waits for it.
 
+use super::requests::Request;
 use crate::config;
 use crate::name::{Generation, RequestId, RouteId, TypeName};
-use std::collections::{HashMap, VecDeque};
+use foldhash::HashMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What the dispatcher must know of a handler's configuration.
@@ -42,9 +44,9 @@ pub(super) struct Route {
     /// Why it is down, for people.
     pub(super) down_reason: String,
     /// Asked and not yet answered, in the order of asking; a plain handler answers in this order.
-    pub(super) under_way: VecDeque<RequestId>,
+    pub(super) under_way: VecDeque<Request>,
     /// Not yet asked, in the order of coming.
-    pub(super) waiting: VecDeque<RequestId>,
+    pub(super) waiting: VecDeque<Request>,
     /// When it last answered anything.
     pub(super) answered: Option<Instant>,
 }
@@ -88,12 +90,10 @@ impl Route {
         self.up.is_some() && self.under_way.len() < self.config.in_flight
     }
 
-    /// Forgets a request that was asked.
-    pub(super) fn forget(&mut self, request: RequestId) {
-        if self.under_way.front() == Some(&request) {
-            self.under_way.pop_front();
-        } else {
-            self.under_way.retain(|&other| other != request);
-        }
+    /// Takes out a request that was asked, if it is still under way.
+    pub(super) fn take(&mut self, id: RequestId) -> Option<Request> {
+        // They were numbered in the order of coming, and asked in that order; mostly they are answered in it, too.
+        let index = self.under_way.binary_search_by_key(&id, |request| request.id).ok()?;
+        self.under_way.remove(index)
     }
 }

@@ -15,7 +15,7 @@ use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::transport::Socket;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,6 +98,8 @@ pub struct Runner {
 struct Tables {
     ports: HashMap<ConnId, Attached>,
     links: HashMap<RouteId, Linked>,
+    /// Of all connections, also those that are gone.
+    settled_bytes: usize,
     /// Those for which something was collected in this batch, in the order of the first of it.
     dirty_ports: Vec<ConnId>,
     dirty_links: Vec<RouteId>,
@@ -155,6 +157,7 @@ impl Runner {
             for effect in effects.drain(..) {
                 self.carry_out_one(tables, effect);
             }
+            self.incoming.give_back(std::mem::take(&mut tables.settled_bytes));
             for route in tables.dirty_links.drain(..) {
                 let Some(Linked { generation, link: Link::Stream(outlet), packets }) = tables.links.get_mut(&route) else { continue };
                 match outlet.send(packets) {
@@ -179,7 +182,7 @@ impl Runner {
         match effect {
             Effect::Send(conn, packet) => tables.touch(conn, |attached| attached.packets.push(packet)),
             Effect::Settle(conn, bytes) => {
-                self.incoming.give_back(bytes);
+                tables.settled_bytes += bytes;
                 tables.touch(conn, |attached| {
                     attached.settled.0 += 1;
                     attached.settled.1 += bytes;

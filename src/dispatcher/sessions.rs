@@ -8,8 +8,8 @@ use crate::name::{ConnId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report;
 use crate::store::Standing;
+use foldhash::HashMap;
 use log::info;
-use std::collections::HashMap;
 
 /// The table of client connections.
 pub(super) type Sessions = HashMap<ConnId, Session>;

@@ -2,7 +2,8 @@
 
 use crate::name::{ConnId, Username};
 use crate::store::Standing;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
+use std::collections::BTreeSet;
 
 /// The table of users.
 #[derive(Debug, Default)]

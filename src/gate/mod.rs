@@ -10,57 +10,65 @@ mod incoming;
 pub use close::CloseReason;
 pub use incoming::Incoming;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Shared by a connection's thread and the dispatcher's.
 #[derive(Debug)]
 pub struct Gate {
     in_flight_max: usize,
-    incoming: Arc<Incoming>,
+    /// The thread adds, the dispatcher takes away.
+    under_way: AtomicUsize,
+    bytes: AtomicUsize,
     state: Mutex<State>,
+    /// Whether the thread waits for a change. Telling nobody would cost a system call a message all the same.
+    waiting: AtomicBool,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    under_way: usize,
-    bytes: usize,
     verdict: Option<bool>,
     closing: Option<CloseReason>,
     lingering: bool,
-    /// Whether the thread waits for a change. Telling nobody would cost a system call a message all the same.
-    waiting: bool,
 }
 
 impl Gate {
-    /// A gate with `in_flight_max` places. The bytes of what enters are counted in `incoming`, until the dispatcher gives
-    /// them back: it may have them for longer than there is a gate.
-    pub fn new(in_flight_max: usize, incoming: Arc<Incoming>) -> Gate {
-        Gate { in_flight_max, incoming, state: Mutex::default(), changed: Condvar::new() }
+    /// A gate with `in_flight_max` places.
+    pub fn new(in_flight_max: usize) -> Gate {
+        Gate {
+            in_flight_max,
+            under_way: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            state: Mutex::default(),
+            waiting: AtomicBool::new(false),
+            changed: Condvar::new(),
+        }
     }
 
-    /// Takes a place for a message of so many bytes if there is one.
+    /// Takes a place for a message of so many bytes if there is one. Only the connection's own thread enters.
     pub fn try_enter(&self, bytes: usize) -> bool {
-        let mut state = self.lock();
-        let free = state.under_way < self.in_flight_max;
+        let free = self.has_room();
         if free {
-            state.under_way += 1;
-            state.bytes += bytes;
-            drop(state);
-            self.incoming.add(bytes);
+            self.under_way.fetch_add(1, Ordering::SeqCst);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         free
     }
 
+    fn has_room(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) < self.in_flight_max
+    }
+
     /// Waits until [`Gate::try_enter`] would find a place. False if the connection is to end.
     pub fn wait_for_room(&self) -> bool {
-        let state = self.wait_while(|state| state.under_way >= self.in_flight_max && state.closing.is_none());
+        let state = self.wait_while(|state| !self.has_room() && state.closing.is_none());
         state.closing.is_none()
     }
 
     /// Waits until nothing is under way. False if the connection is to end.
     pub fn wait_idle(&self) -> bool {
-        let state = self.wait_while(|state| state.under_way > 0 && state.closing.is_none());
+        let state = self.wait_while(|state| self.under_way.load(Ordering::SeqCst) > 0 && state.closing.is_none());
         state.closing.is_none()
     }
 
@@ -94,17 +102,16 @@ impl Gate {
 
     /// The bytes of what is under way.
     pub fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// For the dispatcher: so many messages of so many bytes together are dealt with.
     pub fn settle(&self, messages: usize, bytes: usize) {
-        let mut state = self.lock();
-        state.under_way = state.under_way.saturating_sub(messages);
-        state.bytes = state.bytes.saturating_sub(bytes);
-        let waiting = state.waiting;
-        drop(state);
-        if waiting {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.under_way.fetch_sub(messages, Ordering::SeqCst);
+        // Either the thread, which said that it waits before it looked, saw this change, or this sees that it waits.
+        if self.waiting.load(Ordering::SeqCst) {
+            let _state = self.lock();
             self.changed.notify_all();
         }
     }
@@ -127,11 +134,11 @@ impl Gate {
 
     fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let mut state = self.lock();
+        self.waiting.store(true, Ordering::SeqCst);
         while condition(&state) {
-            state.waiting = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.waiting = false;
+        self.waiting.store(false, Ordering::SeqCst);
         state
     }
 
@@ -143,10 +150,11 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_place_given_back_wakes_the_thread() {
-        let gate = Arc::new(Gate::new(1, Incoming::new(100)));
+        let gate = Arc::new(Gate::new(1));
         assert!(gate.try_enter(7));
         assert!(!gate.try_enter(7));
         let waiting = Arc::clone(&gate);
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_connection_ends_every_wait() {
-        let gate = Gate::new(1, Incoming::new(100));
+        let gate = Gate::new(1);
         assert!(gate.try_enter(1));
         assert!(!gate.close(CloseReason::Revoked));
         assert!(!gate.wait_for_room() && !gate.wait_idle() && !gate.wait_verdict());

@@ -5,7 +5,6 @@
 
 use crate::connection::informer;
 use crate::dispatcher::run::Inbound;
-use crate::gate::Incoming;
 use crate::name::{ConnIds, TypeName};
 use crate::outlet::Total;
 use crate::transport::unix;
@@ -33,8 +32,6 @@ pub struct Shared {
     pub inbound: Sender<Inbound>,
     /// Numbers for connections.
     pub conns: ConnIds,
-    /// Bytes that came in and are not dealt with.
-    pub incoming: Arc<Incoming>,
     /// Bytes that wait to go out.
     pub outgoing: Arc<Total>,
 }
@@ -88,7 +85,7 @@ fn serve(kind: &TypeName, stream: UnixStream, shared: &Shared, open: &Arc<Atomic
     }
     let (conn, shared, counted) = (shared.conns.next(), shared.clone(), Arc::clone(open));
     let body = move || {
-        informer::serve(&shared.inbound, conn, stream, &shared.incoming, &shared.outgoing);
+        informer::serve(&shared.inbound, conn, stream, &shared.outgoing);
         counted.fetch_sub(1, Ordering::Relaxed);
     };
     if let Err(error) = crate::thread::spawn(format!("{kind} asks {}", conn.0), informer::STACK_BYTES, body) {

@@ -204,7 +204,7 @@ impl Outlet {
             let mut count = 0;
             let mut skip = offset;
             for packet in packets[whole..].iter().take(PARTS_MAX / 2) {
-                for part in packet.parts() {
+                for part in packet.parts().into_iter().filter(|part| !part.is_empty()) {
                     let skipped = skip.min(part.len());
                     skip -= skipped;
                     parts[count] = IoSlice::new(&part[skipped..]);

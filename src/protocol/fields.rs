@@ -7,6 +7,7 @@ use super::json::{Broken, Kind, Scanner, Value};
 use super::reason::Reason;
 use super::text::Text;
 use crate::frame::{Frame, Slice};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -239,12 +240,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The strings of the array that a value is, at most `max` of them, and how many there are.
-    pub(super) fn texts_of(&self, value: Value, path: &str, max: usize) -> Result<(Vec<Text>, usize), String> {
+    pub(super) fn texts_of(&self, value: Value, path: &str, max: usize) -> Result<(SmallVec<[Text; 1]>, usize), String> {
         if value.kind != Kind::Array {
             return Err(format!("{path} is not an array of strings"));
         }
         let mut reader = self.again(value, 0);
-        let (mut texts, mut count) = (Vec::new(), 0);
+        let (mut texts, mut count) = (SmallVec::new(), 0);
         let read = reader.array(path).and_then(|_| {
             while reader.element(count == 0)? {
                 let element = reader.value()?;

@@ -4,6 +4,7 @@ use super::fields::{Reader, unknown_command};
 use super::json::{Broken, Kind, Value};
 use super::text::Text;
 use crate::frame::{Frame, Slice};
+use smallvec::{SmallVec, smallvec};
 
 pub use super::envelope::{From, envelope};
 
@@ -29,8 +30,14 @@ pub enum Outcome {
         data: Option<Slice>,
     },
     /// All of these are to be done; with none there is nothing to do.
-    Commands(Vec<Command>),
+    Commands(Commands),
 }
+
+/// Mostly one.
+pub type Commands = SmallVec<[Command; 1]>;
+
+/// Mostly one.
+pub type Names = SmallVec<[Text; 1]>;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +52,9 @@ pub struct Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// To all sessions of these users.
-    SendClients(Vec<Text>),
+    SendClients(Names),
     /// To these servers.
-    SendServers(Vec<Text>),
+    SendServers(Names),
     /// To the handler of this type.
     SendHandler(Text),
     /// To the connection that asked.
@@ -101,15 +108,15 @@ struct Found {
 type Payload = Option<Option<Value>>;
 
 /// What fields are called in messages: they stand in different places in the three forms of a command.
-struct Names {
+struct Words {
     command: &'static str,
     command_data: &'static str,
     data: &'static str,
 }
 
-const SINGLE: Names = Names { command: "header.command", command_data: "header.commandData", data: "payload.data" };
-const ENTRY: Names = Names { command: "command", command_data: "commandData", data: "payload.data" };
-const OBJECT: Names = Names { command: "header.command.type", command_data: "header.command.data", data: "data" };
+const SINGLE: Words = Words { command: "header.command", command_data: "header.commandData", data: "payload.data" };
+const ENTRY: Words = Words { command: "command", command_data: "commandData", data: "payload.data" };
+const OBJECT: Words = Words { command: "header.command.type", command_data: "header.command.data", data: "data" };
 
 impl Found {
     fn frame(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
@@ -173,7 +180,7 @@ impl Found {
         } else {
             self.command(reader, &SINGLE, Some(command), self.command_data, data)?
         };
-        Ok(Outcome::Commands(vec![command]))
+        Ok(Outcome::Commands(smallvec![command]))
     }
 
     /// `header.commands`
@@ -190,7 +197,7 @@ impl Found {
             self.command(reader, &ENTRY, entry.command, entry.command_data, data)
                 .map_err(|message| format!("header.commands[{index}]: {message}"))
         });
-        commands.collect::<Result<Vec<_>, _>>().map(Outcome::Commands)
+        commands.collect::<Result<Commands, _>>().map(Outcome::Commands)
     }
 
     fn entries(&self, reader: &mut Reader<'_>, entries: &mut Vec<Entry>) -> Result<(), Broken> {
@@ -224,41 +231,41 @@ impl Found {
     fn command(
         &self,
         reader: &Reader<'_>,
-        names: &Names,
+        words: &Words,
         command: Option<Value>,
         command_data: Option<Value>,
         data: Option<Value>,
     ) -> Result<Command, String> {
         let Some(command) = command else {
-            return Err(missing(names.command));
+            return Err(missing(words.command));
         };
-        let order = self.order(reader, names, &reader.text_of(command, names.command)?, command_data)?;
+        let order = self.order(reader, words, &reader.text_of(command, words.command)?, command_data)?;
         if order == Order::None {
             return Ok(Command { order, data: None });
         }
         let Some(data) = data else {
-            return Err(missing(names.data));
+            return Err(missing(words.data));
         };
         Ok(Command { order, data: Some(reader.slice(data)) })
     }
 
-    fn order(&self, reader: &Reader<'_>, names: &Names, command: &Text, command_data: Option<Value>) -> Result<Order, String> {
-        let argument = || command_data.ok_or_else(|| missing(names.command_data));
+    fn order(&self, reader: &Reader<'_>, words: &Words, command: &Text, command_data: Option<Value>) -> Result<Order, String> {
+        let argument = || command_data.ok_or_else(|| missing(words.command_data));
         match command.as_str() {
-            "sendClients" => Ok(Order::SendClients(self.recipients(reader, names, argument()?)?)),
-            "sendServers" => Ok(Order::SendServers(self.recipients(reader, names, argument()?)?)),
-            "sendHandler" => Ok(Order::SendHandler(reader.text_of(argument()?, names.command_data)?)),
+            "sendClients" => Ok(Order::SendClients(self.recipients(reader, words, argument()?)?)),
+            "sendServers" => Ok(Order::SendServers(self.recipients(reader, words, argument()?)?)),
+            "sendHandler" => Ok(Order::SendHandler(reader.text_of(argument()?, words.command_data)?)),
             "reply" => Ok(Order::Reply),
             "none" => Ok(Order::None),
             other => Err(unknown_command(other, COMMANDS)),
         }
     }
 
-    fn recipients(&self, reader: &Reader<'_>, names: &Names, value: Value) -> Result<Vec<Text>, String> {
+    fn recipients(&self, reader: &Reader<'_>, words: &Words, value: Value) -> Result<Names, String> {
         let max = self.recipients_max;
-        let (texts, count) = reader.texts_of(value, names.command_data, max)?;
+        let (texts, count) = reader.texts_of(value, words.command_data, max)?;
         if count > max {
-            return Err(format!("{} has {count} names, limits.recipients allows {max}", names.command_data));
+            return Err(format!("{} has {count} names, limits.recipients allows {max}", words.command_data));
         }
         Ok(texts)
     }

@@ -64,20 +64,20 @@ impl Found {
 
 /// An answer with this JSON text as its data.
 pub fn success(data: &[u8]) -> Packet {
-    let mut body = Vec::with_capacity(24 + data.len());
-    body.extend_from_slice(br#"{"status":"0","data":"#);
-    body.extend_from_slice(data);
-    body.push(b'}');
-    Packet::framed(Slice::from(&body[..]))
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"status":"0","data":"#);
+        body.extend_from_slice(data);
+        body.push(b'}');
+    })
 }
 
 /// An answer that says why there is none.
 pub fn failure(message: &str) -> Packet {
-    let mut body = Vec::with_capacity(48 + message.len());
-    body.extend_from_slice(br#"{"status":"1","data":null,"message":"#);
-    put_string(&mut body, message);
-    body.push(b'}');
-    Packet::framed(Slice::from(&body[..]))
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"status":"1","data":null,"message":"#);
+        put_string(body, message);
+        body.push(b'}');
+    })
 }
 
 /// The string that an argument is.
@@ -100,7 +100,7 @@ pub fn texts(data: &Slice, max: usize) -> Result<Vec<Text>, String> {
     if count > max {
         return Err(format!("{DATA} has {count} names, {max} are allowed"));
     }
-    Ok(texts)
+    Ok(texts.into_vec())
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn wrong_questions_are_refused() {
 fn answers_are_written() {
     assert_eq!(success(br#"["alice"]"#).body(), br#"{"status":"0","data":["alice"]}"#);
     assert_eq!(failure("no \"x\"").body(), br#"{"status":"1","data":null,"message":"no \"x\""}"#);
-    assert_eq!(success(b"1").parts()[0], [23, 0, 0, 0]);
+    assert_eq!(success(b"1").parts().concat()[..4], [23, 0, 0, 0]);
 }
 
 #[test]

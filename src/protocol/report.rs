@@ -3,8 +3,9 @@
 //! They are written by hand, for `data` and ids go out as the bytes that came in.
 
 use super::reason::Reason;
-use crate::frame::{Frame, Packet, Slice};
+use crate::frame::{Packet, Slice};
 use serde_json::json;
+use std::io::Write;
 
 /// What ties a report to the message that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,16 +56,31 @@ impl Counts {
         None
     }
 
-    /// The fields of a report's `data`, without the braces around them.
-    fn fields(&self, message_id: &str) -> String {
+    /// Appends the fields of a report's `data`, without the braces around them.
+    fn put_fields(&self, body: &mut Vec<u8>, message_id: MessageId<'_>) {
+        body.extend_from_slice(br#""messageId":"#);
+        message_id.put(body);
         // `queued` and `refused` belong to durable queues; they are always there so that a client can rely on them.
-        format!(
-            r#""messageId":{},"delivered":{},"queued":0,"offline":{},"unknown":{},"refused":0"#,
-            json!(message_id),
-            self.delivered,
-            self.offline,
-            self.unknown_users + self.unknown_servers
-        )
+        let (delivered, offline, unknown) = (self.delivered, self.offline, self.unknown_users + self.unknown_servers);
+        // Writing to memory cannot fail.
+        let _ = write!(body, r#","delivered":{delivered},"queued":0,"offline":{offline},"unknown":{unknown},"refused":0"#);
+    }
+}
+
+/// What a message is known by everywhere: `<server>/<start>-<number>`.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageId<'a> {
+    /// The part that all messages of this start of the server have in common; it needs no escapes.
+    pub prefix: &'a str,
+    /// The part that is this message's own.
+    pub number: u64,
+}
+
+impl MessageId<'_> {
+    /// Appends it as a JSON string.
+    pub fn put(self, body: &mut Vec<u8>) {
+        // Writing to memory cannot fail.
+        let _ = write!(body, "\"{}{}\"", self.prefix, self.number);
     }
 }
 
@@ -73,63 +89,73 @@ fn plural(count: u64, one: &str, many: &str) -> String {
 }
 
 /// Something that a handler had sent to this user. `id` only for the connection that asked.
-pub fn delivery(kind: &str, message_id: &str, data: &[u8], id: Option<&Slice>) -> Packet {
-    let mut body = Vec::with_capacity(160 + data.len());
-    body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
-    put_string(&mut body, message_id);
-    body.extend_from_slice(br#"},"payload":{"data":"#);
-    body.extend_from_slice(data);
-    put_kind_and_id(&mut body, kind, id.map(Slice::bytes));
-    finish(&body)
+pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &[u8], id: Option<&Slice>) -> Packet {
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
+        message_id.put(body);
+        body.extend_from_slice(br#"},"payload":{"data":"#);
+        body.extend_from_slice(data);
+        put_kind_and_id(body, kind, id.map(Slice::bytes));
+    })
 }
 
 /// A good report with this JSON text as its `data`.
 pub fn good(kind: &str, id: Option<&Id>, data: &[u8]) -> Packet {
-    let mut body = Vec::with_capacity(160 + data.len());
-    body.extend_from_slice(br#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":"#);
-    body.extend_from_slice(data);
-    put_kind_and_id(&mut body, kind, id.map(id_bytes));
-    finish(&body)
+    good_with(kind, id, |body| body.extend_from_slice(data))
 }
 
 /// The report on a message whose recipients fared like this, good or bad.
-pub fn outcome(kind: &str, id: Option<&Id>, message_id: &str, counts: &Counts) -> Packet {
-    let fields = counts.fields(message_id);
+pub fn outcome(kind: &str, id: Option<&Id>, message_id: MessageId<'_>, counts: &Counts) -> Packet {
     match counts.failure() {
-        None => good(kind, id, format!("{{{fields}}}").as_bytes()),
-        Some((reason, temporary, message)) => {
-            let data = format!(r#"{{"message":{},{fields}}}"#, json!(message));
-            bad_with(kind, id, reason, temporary, data.as_bytes())
-        }
+        None => good_with(kind, id, |body| {
+            body.push(b'{');
+            counts.put_fields(body, message_id);
+            body.push(b'}');
+        }),
+        Some((reason, temporary, words)) => bad_with(kind, id, reason, temporary, &words, |body| {
+            body.push(b',');
+            counts.put_fields(body, message_id);
+        }),
     }
 }
 
 /// A bad report with words for people.
-pub fn bad(kind: &str, id: Option<&Id>, reason: Reason, message: &str) -> Packet {
-    let data = json!({ "message": message }).to_string();
-    bad_with(kind, id, reason, reason.is_temporary(), data.as_bytes())
+pub fn bad(kind: &str, id: Option<&Id>, reason: Reason, words: &str) -> Packet {
+    bad_with(kind, id, reason, reason.is_temporary(), words, |_| {})
 }
 
 /// The report on a message that its handler refused, with the handler's own status and data.
 pub fn refused(kind: &str, id: Option<&Id>, handler: &str, status: &[u8], data: Option<&[u8]>) -> Packet {
-    let message = format!("handler {handler} refused the message");
-    let mut text = format!(r#"{{"message":{},"status":"#, json!(message)).into_bytes();
-    text.extend_from_slice(status);
-    text.extend_from_slice(br#","data":"#);
-    text.extend_from_slice(data.unwrap_or(b"null"));
-    text.push(b'}');
-    bad_with(kind, id, Reason::HandlerRefused, false, &text)
+    let words = format!("handler {handler} refused the message");
+    bad_with(kind, id, Reason::HandlerRefused, false, &words, |body| {
+        body.extend_from_slice(br#","status":"#);
+        body.extend_from_slice(status);
+        body.extend_from_slice(br#","data":"#);
+        body.extend_from_slice(data.unwrap_or(b"null"));
+    })
 }
 
-fn bad_with(kind: &str, id: Option<&Id>, reason: Reason, temporary: bool, data: &[u8]) -> Packet {
-    let mut body = Vec::with_capacity(200 + data.len());
-    let header = format!(
-        r#"{{"header":{{"status":"bad","messageType":"statusReport","reason":"{reason}","temporary":{temporary}}},"payload":{{"data":"#
-    );
-    body.extend_from_slice(header.as_bytes());
-    body.extend_from_slice(data);
-    put_kind_and_id(&mut body, kind, id.map(id_bytes));
-    finish(&body)
+fn good_with(kind: &str, id: Option<&Id>, data: impl FnOnce(&mut Vec<u8>)) -> Packet {
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":"#);
+        data(body);
+        put_kind_and_id(body, kind, id.map(id_bytes));
+    })
+}
+
+/// `more` appends further fields of the report's `data`, each with a comma before it.
+fn bad_with(kind: &str, id: Option<&Id>, reason: Reason, temporary: bool, words: &str, more: impl FnOnce(&mut Vec<u8>)) -> Packet {
+    Packet::write(|body| {
+        // Writing to memory cannot fail.
+        let _ = write!(
+            body,
+            r#"{{"header":{{"status":"bad","messageType":"statusReport","reason":"{reason}","temporary":{temporary}}},"payload":{{"data":{{"message":"#
+        );
+        put_string(body, words);
+        more(body);
+        body.push(b'}');
+        put_kind_and_id(body, kind, id.map(id_bytes));
+    })
 }
 
 fn id_bytes(id: &Id) -> &[u8] {
@@ -161,10 +187,6 @@ pub fn put_string(body: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn finish(body: &[u8]) -> Packet {
-    Packet::framed(Frame::from(body).slice(0, body.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +198,7 @@ mod tests {
     #[test]
     fn data_and_ids_go_out_as_they_came() {
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let packet = delivery("chat", "a.example/5f-42", br#"{"a":1e999,"a":1.0}"#, Some(&id));
+        let packet = delivery("chat", MessageId { prefix: "a.example/5f-", number: 42 }, br#"{"a":1e999,"a":1.0}"#, Some(&id));
         assert_eq!(
             text(&packet),
             r#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"a.example/5f-42"},"payload":{"data":{"a":1e999,"a":1.0},"type":"chat","id":"c\u00e4"}}"#
@@ -194,7 +216,7 @@ mod tests {
         let away = Counts { offline: 2, ..Counts::default() };
         assert_eq!(away.failure().map(|f| (f.0, f.1)), Some((Reason::Undelivered, true)));
         assert_eq!(
-            text(&outcome("chat", Some(&Id::AuthSpecial), "s/1-2", &away)),
+            text(&outcome("chat", Some(&Id::AuthSpecial), MessageId { prefix: "s/1-", number: 2 }, &away)),
             r#"{"header":{"status":"bad","messageType":"statusReport","reason":"undelivered","temporary":true},"payload":{"data":{"message":"2 recipients are all offline","messageId":"s/1-2","delivered":0,"queued":0,"offline":2,"unknown":0,"refused":0},"type":"chat","id":"auth_special"}}"#
         );
     }
