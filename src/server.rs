@@ -4,6 +4,7 @@ use crate::admin::control::{self, Control};
 use crate::config::{self, Config};
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
+use crate::dispatcher::inlet::{self, Inlet};
 use crate::dispatcher::run::{Inbound, Order, Runner};
 use crate::dispatcher::{Dispatcher, Event, RouteConfig, Settings};
 use crate::gate::Incoming;
@@ -17,7 +18,7 @@ use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
 use crate::store::{Database, Store, StoreError};
 use crate::sys;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use log::{info, warn};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -111,7 +112,7 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
 /// Everything that runs.
 struct Server {
     drain: Duration,
-    inbound: Sender<Inbound>,
+    inbound: Inlet,
     drained: Receiver<()>,
     admission: std::sync::Arc<Admission>,
     listeners: Vec<Listener>,
@@ -143,7 +144,7 @@ impl Server {
         let listening = listen(&config.network)?;
         let (store, storage) = Store::start(database, STORE_QUEUE).map_err(io_error("storage thread"))?;
 
-        let (inbound, incoming_events) = crossbeam_channel::bounded(INBOUND_MAX);
+        let (inbound, inbox) = inlet::channel(INBOUND_MAX);
         let (flusher, flushing) = Flusher::start(config.limits.connections + 1024).map_err(io_error("flusher thread"))?;
         let (told_drained, drained) = crossbeam_channel::bounded(1);
         let mut dispatcher = Dispatcher::new(settings(config, &listening)?);
@@ -184,14 +185,7 @@ impl Server {
             (Some(handle), Order::Closed) => handle.closed(generation),
             (None, _) => {} // there is a keeper for each route
         };
-        let runner = Runner {
-            dispatcher,
-            inbound: incoming_events,
-            flusher,
-            incoming: incoming.clone(),
-            orders: Box::new(orders),
-            drained: told_drained,
-        };
+        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), orders: Box::new(orders), drained: told_drained };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
 
         let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());

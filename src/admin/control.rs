@@ -6,13 +6,13 @@
 
 use crate::connection::informer::read_questions;
 use crate::dispatcher::Event;
+use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
 use crate::frame::{Frame, Packet};
 use crate::name::Username;
 use crate::protocol::informer::{self, Question};
 use crate::store::Store;
 use crate::transport::{Socket, Source, unix};
-use crossbeam_channel::Sender;
 use log::{debug, error, info};
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -44,7 +44,7 @@ pub struct Control {
 
 impl Control {
     /// Listens in the state directory.
-    pub fn start(state_directory: &Path, store: Store, inbound: Sender<Inbound>) -> io::Result<Control> {
+    pub fn start(state_directory: &Path, store: Store, inbound: Inlet) -> io::Result<Control> {
         let path = state_directory.join(SOCKET);
         let listener = Arc::new(unix::listen(&path, MODE)?);
         let accepting = Arc::clone(&listener);
@@ -60,7 +60,7 @@ impl Control {
     }
 }
 
-fn accept(listener: &UnixListener, store: &Store, inbound: &Sender<Inbound>) {
+fn accept(listener: &UnixListener, store: &Store, inbound: &Inlet) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
@@ -78,7 +78,7 @@ fn accept(listener: &UnixListener, store: &Store, inbound: &Sender<Inbound>) {
     }
 }
 
-fn converse(stream: UnixStream, store: &Store, inbound: &Sender<Inbound>) -> io::Result<()> {
+fn converse(stream: UnixStream, store: &Store, inbound: &Inlet) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let answers = stream.try_clone()?;
     let socket = Arc::new(Socket::Unix(stream));
@@ -97,7 +97,7 @@ fn write(mut stream: &UnixStream, packet: &Packet) -> io::Result<()> {
     packet.parts().into_iter().try_for_each(|part| stream.write_all(part))
 }
 
-fn answer(frame: &Frame, store: &Store, inbound: &Sender<Inbound>) -> Result<(), String> {
+fn answer(frame: &Frame, store: &Store, inbound: &Inlet) -> Result<(), String> {
     let question = informer::parse(frame, DEPTH_MAX)?;
     match question.kind.as_str() {
         "accountsChanged" => accounts_changed(&question, store, inbound),
@@ -106,7 +106,7 @@ fn answer(frame: &Frame, store: &Store, inbound: &Sender<Inbound>) -> Result<(),
 }
 
 /// Has the dispatcher look at the accounts that were changed, or at all of them.
-fn accounts_changed(question: &Question, store: &Store, inbound: &Sender<Inbound>) -> Result<(), String> {
+fn accounts_changed(question: &Question, store: &Store, inbound: &Inlet) -> Result<(), String> {
     let names = match question.data.as_ref().filter(|data| data.bytes() != b"null") {
         None => None,
         Some(data) => {

@@ -8,6 +8,7 @@ use super::login::Login;
 use super::session::{Flow, Session};
 use crate::config::{Framing, Limits};
 use crate::dispatcher::Event;
+use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Port};
 use crate::frame::Decoder;
 use crate::gate::CloseReason;
@@ -15,7 +16,6 @@ use crate::gate::{Gate, Incoming};
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::transport::{Sink, Socket, Source};
-use crossbeam_channel::Sender;
 use log::{debug, info};
 use std::io;
 use std::net::Shutdown;
@@ -43,7 +43,7 @@ const LINGER_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Shared {
     /// To the dispatcher.
-    pub inbound: Sender<Inbound>,
+    pub inbound: Inlet,
     /// All bounds.
     pub limits: Limits,
     /// Proves who somebody is.

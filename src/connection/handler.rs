@@ -5,12 +5,12 @@
 
 use crate::config::Framing;
 use crate::dispatcher::Event;
+use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
 use crate::frame::{Decoder, Frame, TooLarge};
 use crate::name::{Generation, RequestId, RouteId};
 use crate::protocol::handler;
 use crate::transport::Source;
-use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,7 +38,7 @@ pub struct Reading {
     /// The most names in one command (`limits.recipients`).
     pub recipients_max: usize,
     /// To the dispatcher.
-    pub inbound: Sender<Inbound>,
+    pub inbound: Inlet,
     /// Set by a good answer: this start of the handler went well.
     pub answered: Arc<AtomicBool>,
 }

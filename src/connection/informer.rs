@@ -6,6 +6,7 @@
 
 use crate::config::Framing;
 use crate::dispatcher::Event;
+use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Port};
 use crate::frame::{Decoder, Frame};
 use crate::gate::Gate;
@@ -13,7 +14,6 @@ use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::protocol::informer;
 use crate::transport::{Sink, Socket, Source};
-use crossbeam_channel::Sender;
 use log::debug;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const BOUNDS: Bounds = Bounds { bytes: 1 << 20, frames: 64 };
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one connection of a handler's informer.
-pub fn serve(inbound: &Sender<Inbound>, conn: ConnId, stream: UnixStream, outgoing: &Arc<Total>) {
+pub fn serve(inbound: &Inlet, conn: ConnId, stream: UnixStream, outgoing: &Arc<Total>) {
     let socket = Arc::new(Socket::Unix(stream));
     let gate = Arc::new(Gate::new(IN_FLIGHT));
     let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), BOUNDS, Arc::clone(outgoing)));

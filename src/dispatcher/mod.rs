@@ -10,6 +10,7 @@ mod answering;
 mod asking;
 mod builtin;
 pub mod event;
+pub mod inlet;
 mod inquiry;
 mod requests;
 mod routes;

@@ -6,6 +6,7 @@
 //! It takes everything that waits (up to a bound), handles it, and then writes to each destination once. It never
 //! blocks: outlets take what they can, everything else is `try_send`.
 
+use super::inlet::{Inbox, Nothing};
 use super::{Dispatcher, Effect, Event};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
@@ -14,7 +15,7 @@ use crate::name::{ConnId, Generation, RequestId, RouteId};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::transport::Socket;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use foldhash::HashMap;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub struct Runner {
     /// The state machine.
     pub dispatcher: Dispatcher,
     /// Where everything comes from.
-    pub inbound: Receiver<Inbound>,
+    pub inbox: Inbox,
     /// Finishes what slow connections do not take.
     pub flusher: Flusher,
     /// Bytes that came in and are not dealt with.
@@ -126,14 +127,11 @@ impl Runner {
         let mut effects = Vec::new();
         let mut quit = false;
         while !quit {
-            let received = match self.dispatcher.next_deadline() {
-                Some(deadline) => self.inbound.recv_deadline(deadline),
-                None => self.inbound.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            let received = self.inbox.receive(self.dispatcher.next_deadline());
             let now = Instant::now();
             match received {
                 Ok(first) => {
-                    let rest = self.inbound.try_iter().take(BATCH_MAX);
+                    let rest = self.inbox.rest(BATCH_MAX);
                     let rest: Vec<Inbound> = rest.collect();
                     for inbound in std::iter::once(first).chain(rest) {
                         if matches!(inbound, Inbound::AttachHandler(..)) {
@@ -143,8 +141,8 @@ impl Runner {
                         quit |= tables.take(&mut self.dispatcher, now, inbound, &mut effects);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => quit = true,
+                Err(Nothing::Yet) => {}
+                Err(Nothing::Ever) => quit = true,
             }
             self.dispatcher.handle(now, Event::Tick, &mut effects);
             self.carry_out(now, &mut tables, &mut effects);

@@ -4,11 +4,10 @@
 //! shut down.
 
 use crate::connection::informer;
-use crate::dispatcher::run::Inbound;
+use crate::dispatcher::inlet::Inlet;
 use crate::name::{ConnIds, TypeName};
 use crate::outlet::Total;
 use crate::transport::unix;
-use crossbeam_channel::Sender;
 use log::{error, warn};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// To the dispatcher.
-    pub inbound: Sender<Inbound>,
+    pub inbound: Inlet,
     /// Numbers for connections.
     pub conns: ConnIds,
     /// Bytes that wait to go out.

@@ -12,6 +12,7 @@ use super::supervisor::{Action, Input, Supervisor};
 use crate::config::{self, HandlerTransport};
 use crate::connection::handler::{self, End, Reading};
 use crate::dispatcher::Event;
+use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Link};
 use crate::name::{Generation, RouteId, ServerName, TypeName};
 use crate::outlet::{Bounds, Outlet, Total};
@@ -51,7 +52,7 @@ pub struct Spec {
     /// The server's name.
     pub server: ServerName,
     /// To the dispatcher.
-    pub inbound: Sender<Inbound>,
+    pub inbound: Inlet,
     /// All bounds.
     pub limits: config::Limits,
 }
