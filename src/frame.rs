@@ -278,13 +278,6 @@ impl Decoder {
         }
     }
 
-    /// Gives back the room of an empty buffer; for connections that may be idle for long.
-    pub fn shrink(&mut self) {
-        if self.pending() == 0 {
-            *self = Decoder::new(self.framing, self.frame_bytes_max);
-        }
-    }
-
     /// The next whole frame, if all its bytes are there.
     ///
     /// After an error the border is lost: every further call gives the same error.

@@ -1,8 +1,8 @@
-//! `bester`: a server for the Bester protocol, a federated, pluggable message exchange.
+//! `bester`: a server for the Bester protocol, by which users and the operator's own programs exchange messages.
 //!
-//! Clients log in and send messages; each message has a type; each type has a handler, a program that the server starts
-//! and that says who gets what; the server delivers, and reports to the sender. `README.md` tells how it is used and
-//! what goes over the wire. This page is the map of the sources; each module tells where to start reading in it.
+//! For every type of message the operator names a program, the handler. The server gives it what users send, does what it
+//! answers (deliver this to those) and reports to the sender. `README.md` tells how it is used and what goes over the
+//! wire. This page is the map of the sources; each module tells where to start reading in it.
 //!
 //! # Floors
 //!

@@ -1,8 +1,8 @@
 //! The log: lines on standard error, with a level for each room.
 //!
-//! What the levels promise: `error` is for the operator to act on, `warn` says that something was refused or dropped,
-//! `info` tells of starts, stops and handlers, `debug` has a line for each connection. Passwords and message data are
-//! in none of them.
+//! What the levels promise: `error` is for the operator to act on, `warn` says that something was refused, dropped or
+//! started again, `info` tells of starts, stops and logins, of connections that the server ended and of what handlers
+//! print, `debug` has a line for each connection. Passwords and message data are in none of them.
 //!
 //! Lines are written by a thread of their own: nobody who logs ever waits for whoever reads standard error. Spawned by
 //! [`start`]; owns standard error; waits on the channel of lines; ends when [`Log::finish`] says so.

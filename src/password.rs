@@ -74,24 +74,6 @@ impl std::error::Error for PasswordError {
     }
 }
 
-/// Whether `text` may become somebody's password: `minimum` to [`PASSWORD_BYTES_MAX`] bytes, of any text.
-///
-/// # Errors
-/// [`PasswordError::TooShort`] or [`PasswordError::TooLong`].
-pub fn check_new(text: &str, minimum: usize) -> Result<(), PasswordError> {
-    check_length(text.len(), minimum)
-}
-
-fn check_length(bytes: usize, minimum: usize) -> Result<(), PasswordError> {
-    if bytes < minimum {
-        Err(PasswordError::TooShort { minimum })
-    } else if bytes > PASSWORD_BYTES_MAX {
-        Err(PasswordError::TooLong)
-    } else {
-        Ok(())
-    }
-}
-
 /// A password as somebody typed or sent it, at most [`PASSWORD_BYTES_MAX`] bytes. Nothing is trimmed or normalised.
 ///
 /// Its bytes are overwritten when it is dropped. That is as much as safe code can do: copies that were made on the way
@@ -120,9 +102,9 @@ impl Password {
     /// Whether this may become somebody's password: it has at least `minimum` bytes.
     ///
     /// # Errors
-    /// As of [`check_new`].
+    /// [`PasswordError::TooShort`].
     pub fn check_new(&self, minimum: usize) -> Result<(), PasswordError> {
-        check_length(self.0.len(), minimum)
+        if self.0.len() < minimum { Err(PasswordError::TooShort { minimum }) } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The assembly: what is opened and started, in which order, and how it all ends. The only file that knows every room.
+//! The assembly: what is opened and started, in which order, and how it all ends. Nothing else knows all parts.
 
-use crate::admin::control::{self, Control};
+use crate::admin::control;
 use crate::config::{self, Config};
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
@@ -8,16 +8,17 @@ use crate::dispatcher::inlet::{self, Inlet};
 use crate::dispatcher::run::{Inbound, Order, Runner};
 use crate::dispatcher::{Dispatcher, Event, RouteConfig, Settings};
 use crate::gate::Incoming;
-use crate::handler::informer::{self, Informer};
+use crate::handler::informer;
 use crate::handler::{self, Handle, Spec};
 use crate::listener::admission::Admission;
 use crate::listener::{Accepting, ListenError, Listener, Listening};
-use crate::name::{ConnIds, Generation, RouteId};
+use crate::name::{ConnIds, Generation, RouteId, TypeName};
 use crate::outlet::Total;
 use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
 use crate::store::{Database, Store, StoreError};
 use crate::sys;
+use crate::transport::Acceptor;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +28,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,8 @@ const STACK_BYTES: usize = 1 << 20;
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// ... and how long clients may take to read what is left for them.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked meanwhile whether there was a second order to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why the server does not start.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::Problems(problems) => config::exit_code(problems).unwrap_or(78),
-            StartError::Store(error) => crate::cli::Failure::from(error.clone()).code,
+            StartError::Store(error) => error.exit_code(),
             StartError::Listen(ListenError { source, .. }) | StartError::Io(_, source)
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -114,10 +118,10 @@ struct Server {
     drain: Duration,
     inbound: Inlet,
     drained: Receiver<()>,
-    admission: std::sync::Arc<Admission>,
+    admission: Arc<Admission>,
     listeners: Vec<Listener>,
-    informers: Vec<Informer>,
-    control: Control,
+    informers: Vec<Acceptor>,
+    control: Acceptor,
     handlers: Vec<Handle>,
     keepers: Vec<JoinHandle<()>>,
     /// To be joined in this order, once nobody speaks to them any longer.
@@ -152,7 +156,7 @@ impl Server {
         info!("{} accounts in {}", accounts.len(), config.database.display());
         dispatcher.handle(Instant::now(), Event::AccountsChanged(accounts), &mut Vec::new());
 
-        let control = Control::start(&config.server.state_directory, store.clone(), inbound.clone())
+        let control = control::start(&config.server.state_directory, store.clone(), inbound.clone())
             .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
         let incoming = Incoming::new(config.limits.incoming_bytes_total);
         let outgoing = Total::new(config.limits.outgoing_bytes_total);
@@ -161,7 +165,7 @@ impl Server {
         for (kind, handler) in &config.handlers {
             let shared = informer::Shared { inbound: inbound.clone(), conns: conns.clone(), outgoing: outgoing.clone() };
             let path = &handler.informer_socket;
-            informers.push(Informer::start(kind, path, shared).map_err(io_error(path.display().to_string()))?);
+            informers.push(informer::start(kind, path, shared).map_err(io_error(path.display().to_string()))?);
         }
 
         let mut handlers = Vec::new();
@@ -229,9 +233,11 @@ impl Server {
             default(FINISH_WITHIN.min(self.drain)) => warn!("requests are still under way after {} s", FINISH_WITHIN.as_secs()),
         }
         let _ = self.inbound.send(Inbound::One(Event::Stop));
-        self.admission.wait_until_empty(deadline.min(Instant::now() + FLUSH_WITHIN));
+        if wait_for_clients(&self.admission, deadline.min(Instant::now() + FLUSH_WITHIN), hurry) {
+            deadline = Instant::now();
+        }
         end_handlers(&self.handlers, self.keepers, deadline, hurry);
-        self.informers.into_iter().for_each(Informer::stop);
+        self.informers.into_iter().for_each(Acceptor::stop);
         let _ = self.inbound.send(Inbound::Quit);
         drop(self.inbound);
         // Their panics are in the log.
@@ -241,6 +247,17 @@ impl Server {
             let _ = self.storage.join();
         }
     }
+}
+
+/// Waits, at most until `deadline`, until the clients are gone. Whether there was an order to hurry instead.
+fn wait_for_clients(admission: &Admission, deadline: Instant, hurry: &Receiver<()>) -> bool {
+    while admission.open() > 0 && Instant::now() < deadline {
+        if hurry.try_recv().is_ok() {
+            return true;
+        }
+        admission.wait_until_empty(deadline.min(Instant::now() + LOOK_EVERY));
+    }
+    false
 }
 
 /// Asks all handlers to end, and has those killed that have not when there is no time left.
@@ -274,7 +291,7 @@ fn listen(network: &config::Network) -> Result<Vec<Listening>, StartError> {
 fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartError> {
     let mut start = [0; 16];
     getrandom::fill(&mut start).map_err(|error| StartError::Io("random numbers".into(), io::Error::other(error)))?;
-    let route = |(kind, handler): (&crate::name::TypeName, &config::Handler)| RouteConfig {
+    let route = |(kind, handler): (&TypeName, &config::Handler)| RouteConfig {
         kind: kind.clone(),
         envelope: handler.envelope,
         per_message: matches!(handler.transport, config::HandlerTransport::Unix { persistent: false, .. }),
@@ -312,5 +329,22 @@ fn raise_descriptor_limit() {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     if let Err(error) = raised {
         warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_order_to_stop_does_not_wait_for_slow_clients() {
+        let (orders, hurry) = crossbeam_channel::bounded(1);
+        let admission = Admission::new(1, 1);
+        let far = Instant::now() + Duration::from_secs(600);
+        assert!(!wait_for_clients(&admission, far, &hurry), "nobody is there");
+        let _place = admission.admit(None).expect("the first");
+        assert!(!wait_for_clients(&admission, Instant::now() + LOOK_EVERY, &hurry), "time is over");
+        orders.send(()).expect("a receiver");
+        assert!(wait_for_clients(&admission, far, &hurry), "an order came");
     }
 }

@@ -4,8 +4,7 @@
 
 use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Handle;
-use signal_hook::iterator::Signals as Iterator;
+use signal_hook::iterator::{self, Handle};
 use std::io;
 use std::thread::JoinHandle;
 
@@ -23,7 +22,7 @@ pub struct Signals {
 impl Signals {
     /// Starts to wait. Each message on the channel is one order to stop.
     pub fn start() -> io::Result<(Signals, Receiver<()>)> {
-        let mut signals = Iterator::new([SIGTERM, SIGINT])?;
+        let mut signals = iterator::Signals::new([SIGTERM, SIGINT])?;
         let handle = signals.handle();
         let (orders, incoming) = crossbeam_channel::bounded(ORDERS_MAX);
         let body = move || {

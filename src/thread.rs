@@ -1,4 +1,4 @@
-//! The one place where threads are made: each has a name, a stated stack size, and a panic in it reaches the log.
+//! The one place where threads are made: with a name, a stack of a chosen size, and a way for a panic to reach the log.
 //! What is spawned is handed back and must be joined by whoever asked for it.
 
 use std::any::Any;

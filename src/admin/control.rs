@@ -1,8 +1,7 @@
 //! The control socket: how commands on this machine tell the running server that they changed something.
 //!
-//! Spawned by `server.rs`; owns the listening socket in the state directory, which is for the owner alone; waits in
-//! `accept` and then for one short conversation at a time, in frames as an informer speaks them; ends when the socket
-//! is shut down.
+//! It has an [`Acceptor`] in the state directory, which `server.rs` starts and stops, and whose thread has one short
+//! conversation at a time, in frames as an informer speaks them.
 
 use crate::connection::informer::read_questions;
 use crate::dispatcher::Event;
@@ -12,70 +11,31 @@ use crate::frame::{Frame, Packet};
 use crate::name::Username;
 use crate::protocol::informer::{self, Question};
 use crate::store::Store;
-use crate::transport::{Socket, Source, unix};
-use log::{debug, error, info};
+use crate::transport::{Acceptor, Socket, Source};
+use log::{debug, info};
 use std::io::{self, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "control.sock";
 
-const MODE: u32 = 0o600;
 const STACK_BYTES: usize = 256 << 10;
 /// How long a command may be silent.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// After an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Names in one message; for more than these, all accounts are looked at.
-const NAMES_MAX: usize = 1000;
+/// Names in one message at most. Whoever has changed more accounts has all of them looked at, by naming none.
+pub const NAMES_MAX: usize = 1000;
 const DEPTH_MAX: usize = 16;
 
-/// The control socket of a running server.
-#[derive(Debug)]
-pub struct Control {
-    listener: Arc<UnixListener>,
-    path: PathBuf,
-    thread: JoinHandle<()>,
-}
-
-impl Control {
-    /// Listens in the state directory.
-    pub fn start(state_directory: &Path, store: Store, inbound: Inlet) -> io::Result<Control> {
-        let path = state_directory.join(SOCKET);
-        let listener = Arc::new(unix::listen(&path, MODE)?);
-        let accepting = Arc::clone(&listener);
-        let thread = crate::thread::spawn("control", STACK_BYTES, move || accept(&accepting, &store, &inbound))?;
-        Ok(Control { listener, path, thread })
-    }
-
-    /// Ends the thread and removes the socket.
-    pub fn stop(self) {
-        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
-        let _ = std::fs::remove_file(&self.path);
-        let _ = self.thread.join(); // its panic is in the log
-    }
-}
-
-fn accept(listener: &UnixListener, store: &Store, inbound: &Inlet) {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                if let Err(error) = converse(stream, store, inbound) {
-                    debug!("a command on the control socket: {error}");
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return, // shut down
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                error!("the control socket cannot accept: {error}");
-                std::thread::sleep(PAUSE);
-            }
+/// Listens in the state directory.
+pub fn start(state_directory: &Path, store: Store, inbound: Inlet) -> io::Result<Acceptor> {
+    Acceptor::start("control".to_owned(), STACK_BYTES, &state_directory.join(SOCKET), move |stream| {
+        if let Err(error) = converse(stream, &store, &inbound) {
+            debug!("a command on the control socket: {error}");
         }
-    }
+    })
 }
 
 fn converse(stream: UnixStream, store: &Store, inbound: &Inlet) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! `bester demo`: a whole conversation in one command, with a server that is gone afterwards.
+//! `bester demo`: shows what the server does, with one that is gone afterwards.
 //!
 //! It uses what everybody else uses: the directory that `bester init` writes, `bester serve` as a process of its own,
 //! and the client. What comes back is not only shown but compared with what should come, so a demo that ends well
@@ -157,7 +157,7 @@ impl Demo<'_> {
 
     fn echo_and_count(&mut self, alice: &mut Person, bob: &mut Person) -> Result<(), OutputEnd> {
         self.say(
-            "Each message has a type, and each type has a handler: a program that says who gets what.\n\
+            "What becomes of a message is for the handler of its type to say, a program of the operator's.\n\
              The handler echo sends data back, byte for byte; count counts its messages. After what a\n\
              message delivered, its sender gets a report on what became of it.",
         )?;

@@ -1,4 +1,4 @@
-//! `bester init`: a directory that is ready to serve.
+//! `bester init`: makes a directory with all that a server needs.
 
 use super::{CONFIG_FILE, Failure, read_new_password, warn};
 use crate::config::Config;
@@ -15,7 +15,7 @@ use std::path::Path;
 pub const HELP: &str = "\
 Usage: bester init DIR [--user NAME]
 
-Writes a directory that is ready to serve: a configuration (DIR/bester.conf), the database for
+Makes a directory with all that a server needs: a configuration (DIR/bester.conf), the database for
 accounts (DIR/state/bester.db) and sample handlers (DIR/handlers). Nothing that is there already is
 changed.
 

@@ -28,20 +28,20 @@ use std::path::Path;
 pub const HELP: &str = "\
 Usage: bester COMMAND [OPTIONS]
 
-A server for the Bester protocol: clients log in and send messages, a handler for each type of
-message decides who gets what, and the server delivers.
+A message server. For each type of message a program of yours, its handler, says who is to get
+what; the server does the rest.
 
 Set up and run a server:
-  init DIR          write a directory that is ready to serve
-  serve             run the server in the foreground
+  init DIR          make a directory with all that a server needs
+  serve             run the server until it is told to stop
   check             say what a configuration means, and what is wrong with it
   config default    print a configuration in which every key is explained
   demo              show a whole conversation: a server of its own, two users, then gone again
   user              add, change, list, import and export accounts
 
 Talk to a server:
-  send              send one message, and say what became of it
-  listen            print what arrives, a line each
+  send              send one message and wait for the report on it
+  listen            print each delivery as it arrives
   frame             turn lines into frames and back, for netcat
 
 bester COMMAND --help tells more. bester --version prints the version.
@@ -154,20 +154,7 @@ impl std::error::Error for Failure {}
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let message = error.with_causes();
-        match &error {
-            StoreError::Unknown(_) => Self::no_user(message),
-            StoreError::Taken(_) => Self::data(message),
-            StoreError::Busy | StoreError::Changed(_) => Self::temporary(message),
-            StoreError::Foreign { .. } | StoreError::Exposed { .. } => Self::not_permitted(message),
-            StoreError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => Self::not_permitted(message),
-            StoreError::NotOurs { .. } | StoreError::Newer { .. } => Self::configuration(message),
-            StoreError::Io { .. }
-            | StoreError::Damaged { .. }
-            | StoreError::BadAccount { .. }
-            | StoreError::Sqlite { .. }
-            | StoreError::Stopped => Self::unavailable(message),
-        }
+        Self::new(error.exit_code(), error.with_causes())
     }
 }
 

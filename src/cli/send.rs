@@ -40,7 +40,7 @@ The password comes from --password-file, or from the file that BESTER_PASSWORD_F
 else it is asked for. Where standard input is no terminal, its first line is the password.
 
 Exit codes:
-   0  done: all that the handler asked for has happened
+   0  done: whatever the handler ordered has been carried out
   64  called wrongly
   65  the data is not JSON, or the server finds the message malformed, too large or too
       deep, or knows no such type or command

@@ -1,4 +1,4 @@
-//! `bester user`: accounts, with and without a running server.
+//! `bester user`: accounts, whether the server runs or not.
 //!
 //! The command writes the database itself and then tells a running server, in `control.rs`, to look at it. The lines of
 //! an import and an export are in `lines.rs`.
@@ -6,7 +6,7 @@
 mod control;
 mod lines;
 
-use super::{Failure, OutputEnd, output, read_new_password, warn};
+use super::{Failure, OutputEnd, output, print, read_new_password, warn};
 use crate::name::{BadName, Username};
 use crate::password::{self, Password};
 use crate::store::{Database, Imports, Standing, StoreError};
@@ -58,7 +58,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     options.optflag("", "json", "");
     let matches = super::parse("user", &options, args)?;
     if matches.opt_present("help") {
-        return output(|out| Ok(out.write_all(HELP.as_bytes())?));
+        return print(HELP);
     }
     let action = Action::parse(&matches.free, matches.opt_present("json"))?;
     let config = super::config_from(&matches)?;

@@ -11,7 +11,7 @@ pub const LOGIN_ID: &str = "auth_special";
 /// A delivery or a report.
 #[derive(Clone)]
 pub struct Incoming {
-    /// `header.messageType`: `receivedMessage`, `statusReport` or `deliveryReport`.
+    /// `header.messageType`: `receivedMessage`, `statusReport`, or what a newer server may send.
     pub message_type: String,
     /// `header.status`: `good` or `bad`.
     pub status: String,

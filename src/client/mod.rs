@@ -34,12 +34,11 @@ use crate::frame::{Decoder, Frame, PREFIX_BYTES, TooLarge};
 use crate::name::DUMMY;
 use crate::password::Password;
 use crate::protocol::report::put_string;
-use crate::transport::{Socket, Source};
+use crate::transport::{Socket, Source, unix};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -162,7 +161,7 @@ fn open(address: &Address, write_timeout: Duration, deadline: Instant) -> io::Re
             Ok(Socket::Tcp(stream))
         }
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+            let stream = unix::connect(path, deadline.saturating_duration_since(Instant::now()))?;
             stream.set_write_timeout(write_timeout)?;
             Ok(Socket::Unix(stream))
         }

@@ -179,7 +179,7 @@ pub enum Registration {
 pub struct Limits {
     /// Client connections at once.
     pub connections: usize,
-    /// Client connections at once from one address (IPv6: one /64); loopback and UNIX sockets are exempt.
+    /// Client connections at once from one address (IPv6: one /64); this machine itself is not counted.
     pub connections_per_source: usize,
     /// Sessions of one user at once.
     pub connections_per_user: usize,
@@ -197,7 +197,7 @@ pub struct Limits {
     pub frame_bytes_per_second: usize,
     /// Nesting inside `data`.
     pub depth: usize,
-    /// Messages of one connection under way at once; beyond it the server stops reading from it.
+    /// Messages of one connection under way at once; what comes after them is not read yet.
     pub in_flight: usize,
     /// Names in one `sendClients`.
     pub recipients: usize,

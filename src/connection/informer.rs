@@ -1,8 +1,9 @@
-//! The thread of a handler's connection to its informer, where it asks out of band. The server's own control socket
+//! The thread of a handler's connection to its informer, where it asks what it likes to know. The server's own control socket
 //! speaks the same way and gives its questions to somebody else (`admin/control.rs`).
 //!
-//! Spawned by the informer's listener; owns the socket and the decoder; waits in `read`; ends when the handler goes,
-//! with the first frame that is no question, or after a minute without one.
+//! Spawned by the informer's listener; owns the socket and the decoder; waits in `read`, for as long as it takes: a
+//! handler may keep its connection, and has only so many. Ends when the handler goes, or with the first frame that is no
+//! question.
 
 use crate::config::Framing;
 use crate::dispatcher::Event;

@@ -1,5 +1,5 @@
-//! The slow half of everything that needs a password: looking the account up, and hashing. It runs on the
-//! connection's own thread, so whoever guesses passwords slows down himself, and permits bound how much of the
+//! The slow half of everything that needs a password: looking the account up, and hashing. Whoever asks waits here
+//! with the thread of the connection, so whoever guesses passwords slows down himself, and permits bound how much of the
 //! machine all guessers together may use.
 
 use crate::config::{self, Registration};
@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A login that fails is answered no sooner than this after its hashing began, so that the time tells nothing.
+/// From the moment that hashing begins to the answer, at least, when a login fails: the time is to tell nothing.
 const FAILURE_TAKES: Duration = Duration::from_millis(250);
 /// Much more than a connection's stack: the C library keeps the stacks of threads that ended for new ones of about the
 /// same size, and would give this one, touched all over, to a connection.

@@ -1,4 +1,4 @@
-//! One thread per connection, whatever is at the other end: it reads, makes frames of bytes and events of frames.
+//! Whoever connects gets a thread here, which reads, makes frames of the bytes, and events of the frames.
 //!
 //! Start reading at `client.rs`, which serves a client, with `session.rs` for what the client has agreed on and
 //! `login.rs` for passwords; `handler.rs` reads a handler's answers and `informer.rs` its questions.

@@ -1,7 +1,7 @@
 //! What a client's connection has agreed on so far, and what each of its frames means then.
 //!
 //! Ordinary messages go to the dispatcher, all that came with one read in one send. What needs a password is done
-//! here, when all earlier messages have their reports, so that no answer reaches the wrong user.
+//! here, when all earlier messages have their reports: an answer to one user's message must not come to the next.
 
 use super::client::Shared;
 use super::login::Denied;
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 /// So many frames in a row that are no messages end a connection.
 const MALFORMED_MAX: u32 = 10;
-/// One send to the dispatcher carries at most so many bytes, or one frame.
+/// What is collected before it is sent to the dispatcher, in bytes; a longer frame goes alone.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// Whether the connection goes on.

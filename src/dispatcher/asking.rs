@@ -27,7 +27,7 @@ impl Dispatcher {
                     Some(_) if draining => (Reason::Draining, "this server is stopping"),
                     Some(_) => (Reason::UnknownType, "no handler is configured for this type"),
                 };
-                let kind = Some(message.kind.as_str()).filter(|kind| kind.len() <= KIND_BYTES_MAX || route.is_some());
+                let kind = Some(message.kind.as_str()).filter(|kind| kind.len() <= KIND_BYTES_MAX);
                 let id = message.id.map(Id::Client);
                 effects.push(Effect::Send(conn, report::bad(kind.unwrap_or(BUILTIN), id.as_ref(), reason, words)));
                 return self.settle(conn, message.bytes, effects);
@@ -78,7 +78,7 @@ impl Dispatcher {
                 let Some(message) = self.messages.get(request.message) else { continue };
                 let message_id = MessageId { prefix: &self.message_id_prefix, number: id.0 };
                 let server = self.settings.server.as_str();
-                let from = handler::From { user: message.user.as_str(), server, session: message.conn.0 };
+                let from = handler::Speaker { user: message.user.as_str(), server, session: message.conn.0 };
                 let (kind, data) = (route.config.kind.as_str(), request.data.bytes());
                 Packet::write_as(framing, |body| handler::envelope(body, message_id, &from, kind, data, message.id.as_ref()))
             } else {

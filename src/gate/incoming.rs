@@ -1,5 +1,5 @@
 //! How many bytes came in and are not yet dealt with, in all connections together (`limits.incomingBytesTotal`).
-//! Over it, connections wait before they read, but each may hold a little all the same: otherwise a few with large
+//! When that is used up, whoever holds more than a little has to wait before reading on. The little is for everybody: otherwise a few with large
 //! messages could keep everybody else from sending small ones.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +42,7 @@ impl Incoming {
     }
 
     /// Whether a connection that holds `held` bytes may read.
-    pub fn has_room(&self, held: usize) -> bool {
+    fn has_room(&self, held: usize) -> bool {
         held <= ALLOWANCE_BYTES || self.bytes.load(Ordering::SeqCst) <= self.bytes_max
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Dialing {
     pub(super) kind: String,
     pub(super) path: PathBuf,
     pub(super) reading: Reading,
-    /// For writing, and for the answer.
+    /// For the answer; connecting and writing have half of it, and no more than [`CONNECT_WITHIN`].
     pub(super) timeout: Duration,
     pub(super) threads_max: usize,
     pub(super) under_way: UnderWay,

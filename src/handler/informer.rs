@@ -1,28 +1,21 @@
-//! Where a handler asks: a UNIX socket of its own, for the owner of the server alone.
-//!
-//! Spawned by `server.rs` for each handler; owns the listening socket; waits in `accept`; ends when the socket is
-//! shut down.
+//! Where a handler asks: a UNIX socket of its own, for the owner of the server alone. It has an [`Acceptor`], which
+//! `server.rs` starts and stops, and whoever connects gets a thread.
 
 use crate::connection::informer;
 use crate::dispatcher::inlet::Inlet;
 use crate::name::{ConnIds, TypeName};
 use crate::outlet::Total;
-use crate::transport::unix;
+use crate::transport::Acceptor;
 use log::{error, warn};
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-const MODE: u32 = 0o600;
 const STACK_BYTES: usize = 128 << 10;
 /// Connections of one handler to its informer at once.
 const CONNECTIONS_MAX: usize = 16;
-/// After an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What connections to informers share.
 #[derive(Debug, Clone)]
@@ -35,45 +28,11 @@ pub struct Shared {
     pub outgoing: Arc<Total>,
 }
 
-/// A handler's informer.
-#[derive(Debug)]
-pub struct Informer {
-    listener: Arc<UnixListener>,
-    path: PathBuf,
-    thread: JoinHandle<()>,
-}
-
-impl Informer {
-    /// Listens at `path`.
-    pub fn start(kind: &TypeName, path: &Path, shared: Shared) -> io::Result<Informer> {
-        let listener = Arc::new(unix::listen(path, MODE)?);
-        let accepting = Arc::clone(&listener);
-        let kind_ = kind.clone();
-        let thread = crate::thread::spawn(format!("{kind} informer"), STACK_BYTES, move || accept(&kind_, &accepting, &shared))?;
-        Ok(Informer { listener, path: path.to_owned(), thread })
-    }
-
-    /// Ends the thread and removes the socket.
-    pub fn stop(self) {
-        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
-        let _ = std::fs::remove_file(&self.path);
-        let _ = self.thread.join(); // its panic is in the log
-    }
-}
-
-fn accept(kind: &TypeName, listener: &UnixListener, shared: &Shared) {
+/// Listens at `path` for the handler of this type.
+pub fn start(kind: &TypeName, path: &Path, shared: Shared) -> io::Result<Acceptor> {
     let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => serve(kind, stream, shared, &open),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return, // shut down
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                error!("the informer of handler {kind} cannot accept: {error}");
-                std::thread::sleep(PAUSE);
-            }
-        }
-    }
+    let kind = kind.clone();
+    Acceptor::start(format!("{kind} informer"), STACK_BYTES, path, move |stream| serve(&kind, stream, &shared, &open))
 }
 
 fn serve(kind: &TypeName, stream: UnixStream, shared: &Shared, open: &Arc<AtomicUsize>) {

@@ -20,8 +20,8 @@ use log::{debug, error, warn};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::net::Shutdown;
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ fn accept(listening: &Listening, accepting: &Accepting) {
     }
 }
 
-fn serve(listening: &Listening, socket: Socket, address: Option<std::net::SocketAddr>, accepting: &Accepting, refused: &mut Refusing) {
+fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, accepting: &Accepting, refused: &mut Refusing) {
     let accepted = Instant::now();
     let place = match accepting.admission.admit(address.map(|address| address.ip())) {
         Ok(place) => place,
@@ -102,9 +102,9 @@ fn serve(listening: &Listening, socket: Socket, address: Option<std::net::Socket
     let from = address.map_or_else(|| listening.to_string(), |address| address.to_string());
     let clients = Arc::clone(&accepting.clients);
     // The thread takes the socket only once it runs: if there is none, the socket is still here to be told so.
-    let handed = Arc::new(std::sync::Mutex::new(Some(socket)));
+    let handed = Arc::new(Mutex::new(Some(socket)));
     let theirs = Arc::clone(&handed);
-    let take = |handed: &std::sync::Mutex<Option<Socket>>| handed.lock().ok().and_then(|mut socket| socket.take());
+    let take = |handed: &Mutex<Option<Socket>>| handed.lock().ok().and_then(|mut socket| socket.take());
     let body = move || {
         let _place = place;
         if let Some(socket) = take(&theirs) {

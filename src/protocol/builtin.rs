@@ -23,7 +23,7 @@ pub enum Builtin {
         /// The user's password.
         password: Text,
     },
-    /// The connection stays, without a user.
+    /// Ends the session, not the connection.
     Logout,
     /// Changes the password of the connection's user.
     ChangePassword {
@@ -205,5 +205,4 @@ fn read_texts(reader: &mut Reader<'_>, names: &'static [&'static str], texts: &m
 }
 
 #[cfg(test)]
-#[path = "builtin_test.rs"]
 mod tests;

@@ -257,5 +257,4 @@ pub(super) fn options(reader: &mut Reader<'_>, path: &str) -> Result<(), Broken>
 }
 
 #[cfg(test)]
-#[path = "client_test.rs"]
 mod tests;

@@ -4,9 +4,9 @@ use super::report::{MessageId, put_string};
 use crate::frame::Slice;
 use std::io::Write;
 
-/// Who sent a message.
+/// Who sent a message: `header.from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct From<'a> {
+pub struct Speaker<'a> {
     /// The user's name.
     pub user: &'a str,
     /// This server's name.
@@ -17,7 +17,7 @@ pub struct From<'a> {
 
 /// Appends the text that a handler with `"envelope":true` gets. `data` is JSON, and `id` is as in
 /// [`Payload::id`](super::client::Payload::id).
-pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &From<'_>, kind: &str, data: &[u8], id: Option<&Slice>) {
+pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &Speaker<'_>, kind: &str, data: &[u8], id: Option<&Slice>) {
     body.extend_from_slice(br#"{"header":{"messageId":"#);
     message_id.put(body);
     body.extend_from_slice(br#","from":{"scope":"client","user":"#);
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_and_data_is_not_touched() {
-        let from = From { user: "alice", server: "a.example", session: 17 };
+        let from = Speaker { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
         let message_id = MessageId { prefix: "a.example/5f-", number: 42 };
         let mut body = Vec::new();

@@ -1,4 +1,4 @@
-//! What a handler answers, and the envelope in which it may get its messages.
+//! What a handler answers. The envelope in which it may get its messages is in `envelope.rs`, and handed on here.
 
 use super::fields::{Reader, unknown_command};
 use super::json::{Broken, Kind, Value};
@@ -6,7 +6,7 @@ use super::text::Text;
 use crate::frame::{Frame, Slice};
 use smallvec::{SmallVec, smallvec};
 
-pub use super::envelope::{From, envelope};
+pub use super::envelope::{Speaker, envelope};
 
 const COMMANDS: &[&str] = &["sendClients", "sendServers", "sendHandler", "reply", "none"];
 
@@ -68,7 +68,7 @@ pub enum Order {
 pub struct WrongAnswer {
     /// As in [`Answer`], if it could be read.
     pub in_reply_to: Option<Text>,
-    /// What is wrong, for the log.
+    /// What is wrong, for the log and for whoever sent the message.
     pub message: String,
 }
 
@@ -337,5 +337,4 @@ fn offline(path: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "handler_test.rs"]
 mod tests;

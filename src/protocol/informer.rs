@@ -104,5 +104,4 @@ pub fn texts(data: &Slice, max: usize) -> Result<Vec<Text>, String> {
 }
 
 #[cfg(test)]
-#[path = "informer_test.rs"]
 mod tests;

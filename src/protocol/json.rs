@@ -244,5 +244,4 @@ fn place(cursor: Cursor<'_>) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "json_test.rs"]
 mod tests;

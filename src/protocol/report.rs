@@ -88,7 +88,7 @@ fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Something that a handler had sent to this user. `id` only for the connection that asked.
+/// What a handler ordered for a user. `id` only for the connection that asked.
 pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &[u8], id: Option<&Slice>) -> Packet {
     Packet::write(|body| {
         body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);

@@ -75,26 +75,6 @@ impl Database {
         Ok(database)
     }
 
-    /// Where it lies, without symbolic links.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Reads the whole file, which takes its time, and looks for damage. [`Database::open`] does not do this:
-    /// it finds damage only where it has to read.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] with the first thing that SQLite finds.
-    pub fn check(&self) -> Result<(), StoreError> {
-        let sql = "PRAGMA quick_check(1)";
-        let found = self.connection.query_row(sql, [], |row| row.get(0));
-        let found: String = found.map_err(|e| self.fail(e))?;
-        if found == "ok" {
-            return Ok(());
-        }
-        Err(StoreError::Damaged { path: self.path.clone(), detail: found })
-    }
-
     /// The accounts, outside any transaction: for reading.
     pub(super) fn accounts(&self) -> Accounts<'_> {
         Accounts::new(&self.connection, &self.path)

@@ -103,6 +103,20 @@ impl StoreError {
         !matches!(self, Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::Busy | Self::Stopped)
     }
 
+    /// What a command exits with, after `sysexits.h`: 65 a taken name, 67 no such account, 69 the database does not work,
+    /// 75 trying again may help, 77 something is not permitted, 78 the file is not one that this program can use.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Taken(_) => 65,
+            Self::Unknown(_) => 67,
+            Self::Busy | Self::Changed(_) => 75,
+            Self::Foreign { .. } | Self::Exposed { .. } => 77,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::NotOurs { .. } | Self::Newer { .. } => 78,
+            Self::Io { .. } | Self::Damaged { .. } | Self::BadAccount { .. } | Self::Sqlite { .. } | Self::Stopped => 69,
+        }
+    }
+
     /// The message with its causes, on one line.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();

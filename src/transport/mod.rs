@@ -3,9 +3,11 @@
 //! Each has a reading half, which belongs to the connection's own thread and may block, and a writing half, which
 //! never blocks. On a socket both are the same descriptor: it stays blocking, and writes say that they will not wait.
 
+mod acceptor;
 mod pipe;
 pub mod unix;
 
+pub use acceptor::Acceptor;
 pub use pipe::{PipeReader, PipeWriter, pipe_ends};
 
 use rustix::buffer::spare_capacity;

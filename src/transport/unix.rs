@@ -1,6 +1,7 @@
 //! UNIX sockets in the file system: ours are made with the mode they are to have, and one that a dead server left
 //! behind is no obstacle, while a live one is.
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use std::fs::{self, Permissions};
 use std::io;
@@ -45,12 +46,17 @@ pub fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Connects to `path`. A listener that accepts nothing is waited for no longer than `timeout`.
+///
+/// Errors: `TimedOut` after that; `NotFound` or `ConnectionRefused` if nobody listens there.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // On these sockets, the timeout of writes is that of connecting as well.
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout.max(Duration::from_millis(1))))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        // The system's words for it, "resource temporarily unavailable", would tell nobody what happened.
+        Err(Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
+        connected => Ok(connected.map(|()| socket.into())?),
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +73,18 @@ mod tests {
         drop(first);
         listen(&path, 0o660).expect("the first one is dead");
         assert_eq!(fs::metadata(&path).expect("the socket").permissions().mode() & 0o777, 0o660);
+    }
+
+    #[test]
+    fn who_accepts_nobody_is_not_waited_for_long() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let within = Duration::from_millis(50);
+        assert_eq!(connect(&path, within).expect_err("nobody").kind(), io::ErrorKind::NotFound);
+        let listener = listen(&path, 0o600).expect("a free path");
+        rustix::net::listen(&listener, 0).expect("a listener");
+        let _waiting = connect(&path, within).expect("there is one place");
+        assert_eq!(connect(&path, within).expect_err("no place").kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

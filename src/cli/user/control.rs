@@ -2,25 +2,22 @@
 //!
 //! One frame (four bytes of length, little endian, and JSON) over the server's control socket, one frame back.
 
+use crate::admin::control::{NAMES_MAX, SOCKET};
 use crate::cli::warn;
 use crate::config::Config;
+use crate::frame::{PREFIX_BYTES, Packet, Slice};
 use crate::name::Username;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use crate::transport::unix;
 use serde::Deserialize;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The control socket, in the state directory.
-const SOCKET: &str = "control.sock";
 /// How long the server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// With more names than this the server is told to look at all accounts.
-const NAMES_MAX: usize = 1000;
 
 /// Tells a running server, if there is one, to look at the accounts of `names` again. The change is stored already, so
 /// a server that does not confirm is worth a warning only.
@@ -40,18 +37,18 @@ pub(super) fn tell_server(config: &Config, names: &[Username]) {
 /// Does it over the socket at `path`; also good when nobody listens there.
 fn tell(path: &Path, names: &[Username], within: Duration) -> io::Result<()> {
     let deadline = Instant::now() + within;
-    let mut stream = match connect(path, within) {
+    let mut stream = match unix::connect(path, within) {
         Ok(stream) => stream,
         // There is no server, or its end left the socket behind.
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             return Ok(());
         }
-        Err(e) => return Err(e),
+        Err(e) => return Err(named(e)),
     };
     stream.set_write_timeout(Some(within))?;
-    stream.write_all(&frame(names)).map_err(named)?;
+    stream.write_all(&question(names).parts().concat()).map_err(named)?;
 
-    let mut length = [0; 4];
+    let mut length = [0; PREFIX_BYTES];
     read_exact(&mut stream, &mut length, deadline)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > ANSWER_BYTES_MAX {
@@ -74,7 +71,8 @@ struct Answer {
     message: Option<String>,
 }
 
-fn frame(names: &[Username]) -> Vec<u8> {
+/// To look at these accounts or, if they are too many for one question, at all of them.
+fn question(names: &[Username]) -> Packet {
     let data = if names.len() > NAMES_MAX {
         "null".to_owned()
     } else {
@@ -83,21 +81,7 @@ fn frame(names: &[Username]) -> Vec<u8> {
         format!("[{}]", names.join(","))
     };
     let json = format!(r#"{{"command":{{"type":"accountsChanged","data":{data}}}}}"#);
-    // At most NAMES_MAX names of 64 bytes: far below 4 GiB.
-    let mut frame = (json.len() as u32).to_le_bytes().to_vec();
-    frame.extend_from_slice(json.as_bytes());
-    frame
-}
-
-/// Connects within a time. std has no way to: where the server accepts nobody and its queue is full, it would wait
-/// for ever.
-fn connect(path: &Path, within: Duration) -> io::Result<UnixStream> {
-    let address = SocketAddrUnix::new(path)?;
-    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(within))?;
-    rustix::net::connect(&socket, &address).map_err(|e| named(e.into()))?;
-    Ok(socket.into())
+    Packet::framed(Slice::from(json.as_bytes()))
 }
 
 fn read_exact(stream: &mut UnixStream, bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
