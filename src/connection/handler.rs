@@ -11,6 +11,7 @@ use crate::frame::{Decoder, Frame, TooLarge};
 use crate::name::{Generation, RequestId, RouteId};
 use crate::protocol::handler;
 use crate::transport::Source;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,8 +49,33 @@ pub struct Reading {
 pub enum End {
     /// The handler closed its side, or the server is at its end.
     Input,
-    /// What came is no frame; in words for the log.
-    Stray(String),
+    /// What came is no frame.
+    Stray(Complaint),
+}
+
+/// What a handler did wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// In words for everybody.
+    pub told: String,
+    /// In words for the log, which may quote it and name paths: that is nothing for clients.
+    pub logged: String,
+}
+
+impl Complaint {
+    /// The same, with more for the log.
+    pub fn with(told: impl Into<String>, detail: impl fmt::Display) -> Complaint {
+        let told = told.into();
+        Complaint { logged: format!("{told}: {detail}"), told }
+    }
+}
+
+/// The same words for everybody.
+impl<T: Into<String>> From<T> for Complaint {
+    fn from(words: T) -> Complaint {
+        let told = words.into();
+        Complaint { logged: told.clone(), told }
+    }
 }
 
 /// Reads answers until the end.
@@ -88,13 +114,13 @@ pub fn answered(reading: &Reading, frame: &Frame, request: Option<RequestId>) ->
 }
 
 /// The next frame, or what is wrong with what stands in its place.
-pub fn next_frame(reading: &Reading, decoder: &mut Decoder) -> Result<Option<Frame>, String> {
+pub fn next_frame(reading: &Reading, decoder: &mut Decoder) -> Result<Option<Frame>, Complaint> {
     match decoder.frame() {
         Ok(Some(frame)) if reading.framing == Framing::Lines && !begins_like_an_answer(frame.bytes()) => {
             Err(stray(frame.bytes(), "a line of JSON"))
         }
         Ok(frame) => Ok(frame),
-        Err(error) => Err(too_large(decoder, error)),
+        Err(error) => Err(too_large(reading.framing, decoder, error)),
     }
 }
 
@@ -103,20 +129,26 @@ fn begins_like_an_answer(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(b"{")
 }
 
-fn too_large(decoder: &Decoder, error: TooLarge) -> String {
+fn too_large(framing: Framing, decoder: &Decoder, error: TooLarge) -> Complaint {
     let bytes = decoder.pending_bytes();
     let text = bytes.iter().take(4).all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-    if text { stray(bytes, "a frame") } else { format!("wrote what is no frame: {error} (limits.frameBytesHandler)") }
+    if text && framing == Framing::Length {
+        return stray(bytes, "a frame");
+    }
+    format!("{NO_FRAME}: {error} (limits.frameBytesHandler)").into()
 }
 
-fn stray(bytes: &[u8], expected: &str) -> String {
+const NO_FRAME: &str = "wrote what is no frame";
+
+fn stray(bytes: &[u8], expected: &str) -> Complaint {
     let quoted = bytes[..bytes.len().min(QUOTE_BYTES_MAX)].escape_ascii();
-    format!("wrote '{quoted}' where {expected} should start; is something printing to stdout?")
+    let logged = format!("wrote '{quoted}' where {expected} should start; is something printing to stdout?");
+    Complaint { told: NO_FRAME.into(), logged }
 }
 
 fn end_of_input(decoder: &Decoder) -> End {
     match decoder.pending() {
         0 => End::Input,
-        bytes => End::Stray(format!("closed its output {bytes} bytes into a frame")),
+        bytes => End::Stray(format!("closed its output {bytes} bytes into a frame").into()),
     }
 }

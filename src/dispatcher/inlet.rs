@@ -49,10 +49,10 @@ impl Sleeper {
     fn wake(&self) {
         // Pairs with the fence in `Inbox::receive`: either that looks after the send, or this looks after it said so.
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
-            }
+        // It is said before anybody sleeps which thread it is.
+        let asleep = self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed);
+        if let Some(thread) = self.thread.get().filter(|_| asleep) {
+            thread.unpark();
         }
     }
 }
@@ -67,9 +67,9 @@ pub fn channel(items_max: usize) -> (Inlet, Inbox) {
 impl Inlet {
     /// Hands something to the dispatcher; waits while it has too much to do.
     pub fn send(&self, inbound: Inbound) -> Result<(), Ended> {
-        let sent = self.sender.as_ref().map(|sender| sender.send(inbound));
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(inbound).is_ok());
         self.sleeper.wake();
-        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(Ended) }
+        if sent { Ok(()) } else { Err(Ended) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! handler's `inFlight`); each owns the connection that it is on; they wait for work on a channel; they end when the
 //! [`Dialer`] is dropped.
 
-use crate::connection::handler::{self, Reading};
+use crate::connection::handler::{self, Complaint, Reading};
 use crate::dispatcher::Event;
 use crate::dispatcher::run::{Ask, Inbound};
 use crate::frame::{Decoder, Packet};
@@ -168,29 +168,27 @@ fn run(dialing: &Arc<Dialing>, jobs: &Receiver<(RequestId, Packet)>) {
     }
 }
 
-/// Why a request was not answered. `detail` is for the log alone.
+/// Why a request was not answered.
 struct Failure {
     reason: Reason,
-    words: String,
-    detail: String,
+    complaint: Complaint,
 }
 
 impl Failure {
     fn tell(self, dialing: &Dialing, request: RequestId) -> Event {
-        let Failure { reason, words, detail } = self;
-        let message = format!("handler {} {words}", dialing.kind);
-        warn!("{message}{detail}");
+        let Failure { reason, complaint: Complaint { told, logged } } = self;
+        let message = format!("handler {} {told}", dialing.kind);
+        warn!("handler {} {logged}", dialing.kind);
         Event::Unanswered { route: dialing.reading.route, request, reason, message }
     }
 }
 
 fn ask(dialing: &Dialing, request: RequestId, packet: &Packet) -> Result<Event, Failure> {
-    let stream = connect(dialing, request).map_err(|error| Failure {
-        reason: Reason::HandlerUnavailable,
-        words: "cannot be reached".into(),
-        detail: format!(": {}: {error}", dialing.path.display()),
+    let stream = connect(dialing, request).map_err(|error| {
+        let complaint = Complaint::with("cannot be reached", format_args!("{}: {error}", dialing.path.display()));
+        Failure { reason: Reason::HandlerUnavailable, complaint }
     })?;
-    exchange(dialing, request, stream, packet).map_err(|words| Failure { reason: Reason::HandlerCrashed, words, detail: String::new() })
+    exchange(dialing, request, stream, packet).map_err(|complaint| Failure { reason: Reason::HandlerCrashed, complaint })
 }
 
 /// Connects, and waits a while for a program that has not begun to listen.
@@ -210,8 +208,8 @@ fn connect(dialing: &Dialing, request: RequestId) -> io::Result<UnixStream> {
     }
 }
 
-fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &Packet) -> Result<Event, String> {
-    let broken = |error: io::Error| format!("broke the connection: {error}");
+fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &Packet) -> Result<Event, Complaint> {
+    let broken = |error: io::Error| Complaint::with("broke the connection", error);
     let socket = Arc::new(Socket::Unix(stream));
     socket.set_read_timeout(Some(dialing.timeout)).map_err(broken)?;
     match dialing.under_way.lock().requests.get_mut(&request) {

@@ -10,7 +10,7 @@ use super::running::{Ends, Running, Stopper};
 use super::stderr::Lines;
 use super::supervisor::{Action, Input, Supervisor};
 use crate::config::{self, HandlerTransport};
-use crate::connection::handler::{self, End, Reading};
+use crate::connection::handler::{self, Complaint, End, Reading};
 use crate::dispatcher::Event;
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Link};
@@ -117,7 +117,6 @@ pub fn keep(spec: Spec) -> io::Result<(Handle, JoinHandle<()>)> {
         orders: incoming,
         generation: Generation(0),
         running: None,
-        detail: None,
         finished: false,
     };
     let thread = crate::thread::spawn(name, STACK_BYTES, move || keeper.run())?;
@@ -132,13 +131,8 @@ struct Keeper {
     orders: Receiver<Order>,
     generation: Generation,
     running: Option<Running>,
-    /// What the log says beside the next reason for being down. It may have paths in it, so no client is told.
-    detail: Option<String>,
     finished: bool,
 }
-
-/// Why a start failed: words for everybody, and what only the log says.
-type Failure = (&'static str, String);
 
 impl Keeper {
     fn run(&mut self) {
@@ -182,11 +176,11 @@ impl Keeper {
     fn take_orders(&mut self, inputs: &mut VecDeque<Input>) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Replace(generation, reason) if generation == self.generation => inputs.push_back(Input::Replace(reason)),
+                Order::Replace(generation, reason) if generation == self.generation => inputs.push_back(Input::Replace(reason.into())),
                 Order::Closed(generation) if generation == self.generation => inputs.push_back(Input::Closed("closed its input".into())),
                 Order::ReaderEnded(generation, end) if generation == self.generation => {
                     inputs.push_back(match end {
-                        End::Stray(words) => Input::Replace(words),
+                        End::Stray(complaint) => Input::Replace(complaint),
                         End::Input if self.has_process() => Input::Closed("closed its output".into()),
                         End::Input => Input::Died("closed its connection".into()),
                     });
@@ -224,8 +218,7 @@ impl Keeper {
         } else if Instant::now() >= until {
             running.reachable_until = None;
             let words = format!("did not listen at its socket within {} s", self.spec.config.timeout.as_secs());
-            self.detail = Some(path.display().to_string());
-            inputs.push_back(Input::Replace(words));
+            inputs.push_back(Input::Replace(Complaint::with(words, path.display())));
         }
     }
 
@@ -234,8 +227,8 @@ impl Keeper {
         let Some(words) = running.process.as_mut().and_then(Process::obituary) else { return };
         running.process = None;
         // First what it said before: an answer that was written counts, and speaks for it.
-        let words = with_stray(words, running.end_reading());
-        inputs.push_back(Input::Died(words));
+        let stray = running.end_reading();
+        inputs.push_back(Input::Died(with_stray(words.into(), stray)));
     }
 
     fn carry_out(&mut self, action: Action, inputs: &mut VecDeque<Input>) {
@@ -243,15 +236,14 @@ impl Keeper {
             Action::Start => match self.start() {
                 Ok(true) => inputs.push_back(Input::Reachable),
                 Ok(false) => {}
-                Err((words, detail)) => {
+                Err(complaint) => {
                     self.running = None;
-                    self.detail = Some(detail);
-                    inputs.push_back(Input::StartFailed(words.into()));
+                    inputs.push_back(Input::StartFailed(complaint));
                 }
             },
             Action::TellUp => {
                 if let Err(error) = self.attach() {
-                    inputs.push_back(Input::Replace(format!("could not be attached: {error}")));
+                    inputs.push_back(Input::Replace(Complaint::with("could not be attached", error)));
                 }
             }
             Action::TellDown(words) => self.tell_down(words),
@@ -268,7 +260,7 @@ impl Keeper {
     }
 
     /// Starts the program; whether it can be asked at once.
-    fn start(&mut self) -> Result<bool, Failure> {
+    fn start(&mut self) -> Result<bool, Complaint> {
         self.end_running();
         self.generation = Generation(self.generation.0 + 1);
         let (config, kind) = (&self.spec.config, &self.spec.kind);
@@ -279,14 +271,15 @@ impl Keeper {
             return Ok(true);
         };
         if let HandlerTransport::Unix { path, .. } = &config.transport {
-            unix::remove_stale(path).map_err(|error| ("cannot use its socket", format!("{}: {error}", path.display())))?;
+            unix::remove_stale(path)
+                .map_err(|error| Complaint::with("cannot use its socket", format_args!("{}: {error}", path.display())))?;
         }
         let started = process::start(program, &config.transport, kind, &self.spec.server, &config.informer_socket);
-        let started = started.map_err(|error| ("cannot be started", format!("{}: {error}", program.path.display())))?;
-        self.watch(&started.process, &started.stderr).map_err(|error| ("cannot be watched", error.to_string()))?;
+        let started = started.map_err(|error| Complaint::with("cannot be started", format_args!("{}: {error}", program.path.display())))?;
+        self.watch(&started.process, &started.stderr).map_err(|error| Complaint::with("cannot be watched", error))?;
         running.channel = match started.channel {
             Channel::Pipes { stdin, stdout } => {
-                let ends = pipe_ends(stdin, stdout).map_err(|error| ("cannot be talked to", error.to_string()))?;
+                let ends = pipe_ends(stdin, stdout).map_err(|error| Complaint::with("cannot be talked to", error))?;
                 Some(Ends::Stream(Source::Pipe(ends.0), Sink::Pipe(ends.1), Stopper::Pipe(ends.2)))
             }
             Channel::Socket(stream) => Some(Ends::of(stream)),
@@ -304,11 +297,11 @@ impl Keeper {
     }
 
     /// The connection to a program that somebody else runs.
-    fn ends_elsewhere(&self) -> Result<Ends, Failure> {
+    fn ends_elsewhere(&self) -> Result<Ends, Complaint> {
         match &self.spec.config.transport {
             HandlerTransport::Unix { path, persistent: true } => match unix::connect(path, self.spec.config.timeout) {
                 Ok(stream) => Ok(Ends::of(stream)),
-                Err(error) => Err(("cannot be reached", format!("{}: {error}", path.display()))),
+                Err(error) => Err(Complaint::with("cannot be reached", format_args!("{}: {error}", path.display()))),
             },
             _ => Ok(Ends::PerMessage),
         }
@@ -374,16 +367,14 @@ impl Keeper {
         Ok(())
     }
 
-    fn tell_down(&mut self, words: String) {
+    fn tell_down(&mut self, complaint: Complaint) {
         // First what it said before: an answer that was written counts.
         let stray = self.running.as_mut().and_then(Running::end_reading);
-        let reason = with_stray(words, stray);
-        let generation = self.generation;
-        let words = self.detail.take().map_or(reason.clone(), |detail| format!("{reason}: {detail}"));
-        let down = Event::HandlerDown { route: self.spec.route, generation, reason };
+        let Complaint { told, logged } = with_stray(complaint, stray);
+        let down = Event::HandlerDown { route: self.spec.route, generation: self.generation, reason: told };
         let _ = self.spec.inbound.send(Inbound::One(down)); // nobody listens at the end of the server
         let next = if self.supervisor.is_stopping() { "" } else { "; it will be started again" };
-        warn!("handler {} {words}{next}", self.spec.kind);
+        warn!("handler {} {logged}{next}", self.spec.kind);
     }
 
     fn close_input(&mut self, inputs: &mut VecDeque<Input>) {
@@ -412,9 +403,11 @@ impl Keeper {
 }
 
 /// Why it is down, with what it wrote that was no frame, if that is not said already.
-fn with_stray(words: String, stray: Option<String>) -> String {
+fn with_stray(complaint: Complaint, stray: Option<Complaint>) -> Complaint {
     match stray {
-        Some(stray) if !words.contains(&stray) => format!("{words} ({stray})"),
-        _ => words,
+        Some(stray) if !complaint.told.contains(&stray.told) => {
+            Complaint { told: format!("{} ({})", complaint.told, stray.told), logged: format!("{} ({})", complaint.logged, stray.logged) }
+        }
+        _ => complaint,
     }
 }

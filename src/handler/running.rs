@@ -3,7 +3,7 @@
 use super::dialer::Dialing;
 use super::process::Process;
 use super::stderr::Lines;
-use crate::connection::handler::End;
+use crate::connection::handler::{Complaint, End};
 use crate::name::TypeName;
 use crate::outlet::Outlet;
 use crate::transport::{Sink, Socket, Source};
@@ -62,7 +62,7 @@ impl Ends {
 
 impl Running {
     /// Lets the reader take what is there, then ends it. What it found that was no frame, if anything.
-    pub(super) fn end_reading(&mut self) -> Option<String> {
+    pub(super) fn end_reading(&mut self) -> Option<Complaint> {
         match &self.stopper {
             Stopper::None => {}
             Stopper::Socket(socket) => socket.shutdown(Shutdown::Both),
@@ -74,7 +74,7 @@ impl Running {
             outlet.abort();
         }
         match end {
-            Some(End::Stray(words)) => Some(words),
+            Some(End::Stray(stray)) => Some(stray),
             Some(End::Input) | None => None,
         }
     }

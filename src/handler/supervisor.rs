@@ -10,6 +10,7 @@
 //! ```
 
 use super::backoff::Backoff;
+use crate::connection::handler::Complaint;
 use std::time::{Duration, Instant};
 
 /// A program that closed its output is probably about to exit; how it did says more than that it did.
@@ -27,17 +28,17 @@ pub(super) enum Input {
     /// Time has passed.
     Due,
     /// It could not be started.
-    StartFailed(String),
+    StartFailed(Complaint),
     /// It runs and can be asked.
     Reachable,
     /// It answered well.
     Answered,
     /// Its channel is at its end.
-    Closed(String),
+    Closed(Complaint),
     /// It cannot be trusted any longer.
-    Replace(String),
+    Replace(Complaint),
     /// It is dead.
-    Died(String),
+    Died(Complaint),
     /// The server stops.
     Stop,
 }
@@ -50,7 +51,7 @@ pub(super) enum Action {
     /// Tell the dispatcher that it can be asked.
     TellUp,
     /// Tell the dispatcher that it cannot be asked, and why.
-    TellDown(String),
+    TellDown(Complaint),
     /// Tell the program that nothing more comes.
     CloseInput,
     /// Tell it to terminate.
@@ -67,7 +68,7 @@ enum State {
     Starting,
     Up,
     /// Its channel is closed; probably it dies by itself.
-    Closed(String),
+    Closed(Complaint),
     /// It was asked to end (at the end of the server).
     Asked,
     Terminated,
@@ -135,7 +136,7 @@ impl Supervisor {
         }
     }
 
-    fn died(&mut self, now: Instant, reason: Option<String>) -> Vec<Action> {
+    fn died(&mut self, now: Instant, reason: Option<Complaint>) -> Vec<Action> {
         let mut actions: Vec<Action> = reason.map(Action::TellDown).into_iter().collect();
         if self.stopping {
             actions.push(Action::Finish);

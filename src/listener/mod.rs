@@ -16,7 +16,7 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Id};
 use crate::transport::{Sink, Socket};
 use admission::Admission;
-use log::{debug, error, warn};
+use log::{error, warn};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -30,6 +30,8 @@ const STACK_BYTES: usize = 128 << 10;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// ... to here.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often refused connections are logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 /// So many refused connections are kept open a little longer, so that what they were told is not lost by a reset.
 const REFUSED_KEPT: usize = 16;
 
@@ -94,7 +96,7 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
     let place = match accepting.admission.admit(address.map(|address| address.ip())) {
         Ok(place) => place,
         Err(why) => {
-            debug!("{listening}: a connection is refused: {why}");
+            refused.log(listening, &why.to_string());
             return refused.refuse(socket, &why.to_string());
         }
     };
@@ -112,7 +114,7 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
         }
     };
     if let Err(error) = crate::thread::spawn(format!("client {}", conn.0), client::STACK_BYTES, body) {
-        warn!("{listening}: no thread for a connection: {error}");
+        refused.log(listening, &format!("there is no thread for it: {error}"));
         if let Some(socket) = take(&handed) {
             refused.refuse(socket, "this server has no thread left");
         }
@@ -121,6 +123,9 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
 
 /// Says no.
 struct Refusing {
+    /// When it was last logged, and how many were refused since.
+    logged: Option<Instant>,
+    unlogged: u64,
     kept: VecDeque<Arc<Socket>>,
     /// Given up for a moment when there is no other descriptor, to accept a connection and tell it so.
     spare: Option<File>,
@@ -129,7 +134,17 @@ struct Refusing {
 
 impl Refusing {
     fn new() -> Refusing {
-        Refusing { kept: VecDeque::new(), spare: File::open("/dev/null").ok(), total: Total::new(usize::MAX) }
+        Refusing { logged: None, unlogged: 0, kept: VecDeque::new(), spare: File::open("/dev/null").ok(), total: Total::new(usize::MAX) }
+    }
+
+    /// Logs a refusal, unless another was logged a moment ago: whoever connects must not be able to fill the log.
+    fn log(&mut self, listening: &Listening, why: &str) {
+        self.unlogged += 1;
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            warn!("{listening}: connections refused: {} (the last: {why})", self.unlogged);
+            self.logged = Some(Instant::now());
+            self.unlogged = 0;
+        }
     }
 
     fn refuse(&mut self, socket: Socket, words: &str) {

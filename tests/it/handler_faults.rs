@@ -336,10 +336,12 @@ fn a_handler_that_closes_its_output_is_replaced() {
 
 #[test]
 fn a_handler_that_closes_its_input_is_replaced() {
-    let (server, mut alice) = serve("", r#""timeoutSeconds": 1, "inFlight": 2"#);
-    alice.sends_message("x", r#"[["reply",1],["close",0],["pause"]]"#, "m");
+    let (server, mut alice) = serve("", r#""inFlight": 2"#);
+    let gate = fifo(&server.home, "gate");
+    alice.sends_message("x", r#"[["reply",1],["close",0],["meet","gate"],["pause"]]"#, "m");
     assert_eq!(delivery(&mut alice), 1);
     good(&mut alice, "m");
+    meet(&gate);
     alice.sends_message("x", r#"[["reply",2]]"#, "m");
     let report = bad(&mut alice, "m", "handlerCrashed");
     assert!(report.to_string().contains("handler x closed its input"), "{report}");
