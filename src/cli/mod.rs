@@ -3,6 +3,7 @@
 //!
 //! Passwords never come from an argument, where every other user of the machine could read them.
 
+pub mod bench;
 pub mod check;
 pub mod config;
 pub mod demo;
@@ -44,6 +45,10 @@ Talk to a server:
   listen            print each delivery as it arrives
   frame             turn lines into frames and back, for netcat
 
+Measure a server:
+  bench             put load on a server, and account for every message
+  bench-handler     the handler that goes with it: sends back what it gets
+
 bester COMMAND --help tells more. bester --version prints the version.
 ";
 
@@ -67,6 +72,8 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "send" => send::run(rest),
         "listen" => listen::run(rest),
         "frame" => frame::run(rest),
+        "bench" => bench::run(rest),
+        "bench-handler" => bench::handler::run(rest),
         "help" | "-h" | "--help" => print(HELP),
         "version" | "-V" | "--version" => print(concat!("bester ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => Err(Failure::usage(format_args!("there is no command {command:?}; bester --help lists them"))),
@@ -121,6 +128,11 @@ impl Failure {
     /// Something that is needed does not work (69).
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(69, message)
+    }
+
+    /// Something is done, but not rightly (70).
+    pub fn software(message: impl fmt::Display) -> Self {
+        Self::new(70, message)
     }
 
     /// Reading or writing failed (74).

@@ -90,6 +90,11 @@ impl Client {
         }
     }
 
+    /// The connection and what came on it and was not asked for yet, for a loop that serves many of them.
+    pub(crate) fn into_parts(self) -> (Arc<Socket>, Decoder) {
+        (self.socket, self.decoder)
+    }
+
     /// Sends a message. With an `id`, the server reports what became of it.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing outside could reach a test")]
 
 mod accounts;
+mod bench;
 mod bounds;
 mod conversations;
 mod demo;
