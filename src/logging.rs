@@ -14,13 +14,16 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Lines that wait to be written; more are dropped and counted.
 const LINES_MAX: usize = 4096;
 /// How long the last lines may take.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 const STACK_BYTES: usize = 128 << 10;
+
+/// What a [`Quota`] lets through.
+const LINES_A_SECOND: u32 = 100;
 
 /// The room whose level is that of all others that have none.
 pub const ALL: &str = "all";
@@ -77,6 +80,40 @@ impl Log {
             if crate::thread::spawn("log end", STACK_BYTES, join).is_ok() {
                 let _ = finished.recv_timeout(FINISH_WITHIN);
             }
+        }
+    }
+}
+
+/// For what others can cause as often as they like: so many lines in a second, and the number of those that are left
+/// out.
+#[derive(Debug, Default)]
+pub struct Quota {
+    second: Option<Instant>,
+    shown: u32,
+    left_out: u64,
+}
+
+impl Quota {
+    /// Gives the line to `log` unless there were too many in this second.
+    pub fn line(&mut self, now: Instant, line: impl FnOnce() -> String, log: &mut impl FnMut(&str)) {
+        if self.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
+            self.end(&mut *log);
+            self.second = Some(now);
+            self.shown = 0;
+        }
+        if self.shown < LINES_A_SECOND {
+            self.shown += 1;
+            log(&line());
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// Tells how many lines were left out, if there are any of which it was not yet told.
+    pub fn end(&mut self, mut log: impl FnMut(&str)) {
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 {
+            log(&format!("({left_out} more lines are not shown: more than {LINES_A_SECOND} a second)"));
         }
     }
 }

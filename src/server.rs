@@ -227,10 +227,11 @@ impl Server {
         self.control.stop();
         // A send fails only if the dispatcher is gone, and then there is nothing to wait for either.
         let _ = self.inbound.send(Inbound::One(Event::Drain));
+        let finish_within = FINISH_WITHIN.min(self.drain);
         crossbeam_channel::select! {
             recv(self.drained) -> _ => {}
             recv(hurry) -> _ => deadline = Instant::now(),
-            default(FINISH_WITHIN.min(self.drain)) => warn!("requests are still under way after {} s", FINISH_WITHIN.as_secs()),
+            default(finish_within) => warn!("requests are still under way after {} s", finish_within.as_secs()),
         }
         let _ = self.inbound.send(Inbound::One(Event::Stop));
         if wait_for_clients(&self.admission, deadline.min(Instant::now() + FLUSH_WITHIN), hurry) {

@@ -8,6 +8,7 @@ use crate::dispatcher::Event;
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
 use crate::frame::{Decoder, Frame, TooLarge};
+use crate::gate::Gate;
 use crate::name::{Generation, RequestId, RouteId};
 use crate::protocol::handler;
 use crate::transport::Source;
@@ -20,6 +21,9 @@ pub const STACK_BYTES: usize = 256 << 10;
 
 /// How much is read at once; answers come in batches.
 const READ_BYTES: usize = 64 << 10;
+/// So many reads' worth of answers may be on their way to the dispatcher: one that it deals with, and the next. A
+/// handler that writes without end is slowed down by that, and nobody else.
+const BATCHES_MAX: usize = 2;
 /// How much stray text is quoted.
 const QUOTE_BYTES_MAX: usize = 64;
 
@@ -81,6 +85,7 @@ impl<T: Into<String>> From<T> for Complaint {
 /// Reads answers until the end.
 pub fn read_answers(reading: &Reading, mut source: Source) -> End {
     let mut decoder = Decoder::new(reading.framing, reading.frame_bytes_max);
+    let gate = Arc::new(Gate::new(BATCHES_MAX));
     loop {
         let growing = decoder.pending().min(READ_BYTES * 4);
         match source.read(decoder.space(READ_BYTES.max(growing))) {
@@ -95,8 +100,11 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
                 Err(stray) => break Some(stray),
             }
         };
-        if !events.is_empty() && reading.inbound.send(Inbound::Many(events)).is_err() {
-            return End::Input;
+        if !events.is_empty() {
+            let Some(entry) = gate.enter() else { return End::Input };
+            if reading.inbound.send(Inbound::Answers(events, entry)).is_err() {
+                return End::Input;
+            }
         }
         if let Some(stray) = stray {
             return End::Stray(stray);

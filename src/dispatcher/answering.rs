@@ -10,7 +10,6 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, MessageId};
 use crate::protocol::text::Text;
 use foldhash::{HashMap, HashSet};
-use log::warn;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,8 +27,8 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) {
         let route = self.routes.get(route_id);
-        if route.up != Some(generation) {
-            return; // an answer of a start that was given up, to a request that has its report
+        if route.up != Some(generation) || self.stopping {
+            return; // an answer of a start that was given up, or that came too late, to a request that has its report
         }
         let kind = route.config.kind.clone();
         let id = if route.config.per_message {
@@ -38,11 +37,13 @@ impl Dispatcher {
             match in_reply_to(&answer).map(|text| self.request_of(text)) {
                 Some(id) => id,
                 None => {
-                    match &answer {
-                        Ok(_) => warn!("handler {kind} spoke without being asked (no header.inReplyTo); dropped"),
-                        Err(wrong) => warn!("handler {kind} gave an answer that names no request; dropped: {}", wrong.message),
-                    }
-                    return;
+                    let route = self.routes.get(route_id);
+                    return match &answer {
+                        Ok(_) => route.complain(now, "spoke without being asked (no header.inReplyTo); dropped"),
+                        Err(wrong) => {
+                            route.complain(now, format_args!("gave an answer that names no request; dropped: {}", wrong.message));
+                        }
+                    };
                 }
             }
         } else {
@@ -53,11 +54,10 @@ impl Dispatcher {
         };
         let route = self.routes.get(route_id);
         let Some(request) = id.and_then(|id| route.take(id)) else {
-            warn!("handler {kind} answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
-            return;
+            return route.complain(now, "answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
         };
         route.answered = Some(now);
-        self.carry_out(now, &kind, &request, answer, effects);
+        self.carry_out(now, route_id, &kind, &request, answer, effects);
         self.request_done(request.message, effects);
         self.pump(now, route_id, effects);
     }
@@ -65,6 +65,7 @@ impl Dispatcher {
     fn carry_out(
         &mut self,
         now: Instant,
+        route_id: RouteId,
         kind: &TypeName,
         request: &Request,
         answer: Result<Answer, WrongAnswer>,
@@ -88,7 +89,8 @@ impl Dispatcher {
                 }
             }
             Err((reason, words)) => {
-                warn!("handler {kind} gave an answer that is not carried out: {words}");
+                let route = self.routes.get(route_id);
+                route.complain(now, format_args!("gave an answer that is not carried out: {words}"));
                 self.fail(request.message, Failure::Reason(reason, format!("handler {kind}: {words}")));
             }
         }

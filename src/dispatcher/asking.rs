@@ -111,6 +111,7 @@ impl Dispatcher {
             route.down_reason = reason;
             return;
         }
+        route.end_complaints();
         let message = format!("handler {} {reason}", route.config.kind);
         route.down_reason = reason;
         for request in std::mem::take(&mut route.under_way) {
@@ -201,6 +202,18 @@ impl Dispatcher {
     pub(super) fn fail(&mut self, key: MessageKey, failure: Failure) {
         if let Some(message) = self.messages.get(key) {
             message.failure.get_or_insert_with(|| Box::new(failure));
+        }
+    }
+
+    /// The server does not wait for any handler any longer: what is under way gets its report.
+    pub(super) fn give_up_all(&mut self, effects: &mut Vec<Effect>) {
+        for route_id in self.routes.ids() {
+            let route = self.routes.get(route_id);
+            let message = format!("this server stopped before handler {} had answered", route.config.kind);
+            let (under_way, waiting) = (std::mem::take(&mut route.under_way), std::mem::take(&mut route.waiting));
+            for request in under_way.into_iter().chain(waiting) {
+                self.request_failed(&request, Failure::Reason(Reason::Draining, message.clone()), effects);
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 
 use super::requests::Request;
 use crate::config;
+use crate::logging::Quota;
 use crate::name::{Generation, RequestId, RouteId, TypeName};
 use foldhash::HashMap;
+use log::warn;
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// What the dispatcher must know of a handler's configuration.
@@ -49,6 +52,8 @@ pub(super) struct Route {
     pub(super) waiting: VecDeque<Request>,
     /// When it last answered anything.
     pub(super) answered: Option<Instant>,
+    /// Of what the log says about its answers.
+    quota: Quota,
 }
 
 impl Routes {
@@ -62,6 +67,7 @@ impl Routes {
             under_way: VecDeque::new(),
             waiting: VecDeque::new(),
             answered: None,
+            quota: Quota::default(),
         };
         Routes { routes: configs.into_iter().map(route).collect(), by_kind }
     }
@@ -88,6 +94,18 @@ impl Route {
     /// Whether the handler can be asked one thing more.
     pub(super) fn has_room(&self) -> bool {
         self.up.is_some() && self.under_way.len() < self.config.in_flight
+    }
+
+    /// Says in the log what is wrong with an answer.
+    pub(super) fn complain(&mut self, now: Instant, words: impl Display) {
+        let Route { quota, config, .. } = self;
+        quota.line(now, || words.to_string(), &mut |line| warn!("handler {} {line}", config.kind));
+    }
+
+    /// Says how much of that was left out.
+    pub(super) fn end_complaints(&mut self) {
+        let Route { quota, config, .. } = self;
+        quota.end(|line| warn!("handler {} {line}", config.kind));
     }
 
     /// Takes out a request that was asked, if it is still under way.

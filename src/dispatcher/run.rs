@@ -10,7 +10,7 @@ use super::inlet::{Inbox, Nothing};
 use super::{Dispatcher, Effect, Event};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
-use crate::gate::{Gate, Incoming};
+use crate::gate::{Entry, Gate, Incoming};
 use crate::name::{ConnId, Generation, RequestId, RouteId};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
@@ -31,6 +31,8 @@ pub enum Inbound {
     One(Event),
     /// All that came in with one read.
     Many(Vec<Event>),
+    /// All that one read of a handler's answers made; its place is given back once they are dealt with.
+    Answers(Vec<Event>, Entry),
     /// A connection that can be written to; before any event of it.
     Attach(ConnId, Port),
     /// A handler that can be asked; before its `HandlerUp`.
@@ -224,6 +226,7 @@ impl Tables {
         match inbound {
             Inbound::One(event) => dispatcher.handle(now, event, effects),
             Inbound::Many(events) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
+            Inbound::Answers(events, _place) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
             Inbound::Attach(conn, port) => {
                 let attached = Attached { port, packets: Vec::new(), settled: (0, 0), closing: None, dirty: false };
                 self.ports.insert(conn, attached);

@@ -198,6 +198,7 @@ impl Dispatcher {
 
     pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) {
         self.stopping = true;
+        self.give_up_all(effects);
         let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
         for conn in conns {
             self.close(conn, CloseReason::Stopping, effects);

@@ -11,7 +11,17 @@ pub use close::CloseReason;
 pub use incoming::Incoming;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A place that gives itself back.
+#[derive(Debug)]
+pub struct Entry(Arc<Gate>);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.0.settle(1, 0);
+    }
+}
 
 /// Shared by a connection's thread and the dispatcher's.
 #[derive(Debug)]
@@ -58,6 +68,16 @@ impl Gate {
 
     fn has_room(&self) -> bool {
         self.under_way.load(Ordering::SeqCst) < self.in_flight_max
+    }
+
+    /// Waits for a place. `None` if the connection is to end.
+    pub fn enter(self: &Arc<Gate>) -> Option<Entry> {
+        while !self.try_enter(0) {
+            if !self.wait_for_room() {
+                return None;
+            }
+        }
+        Some(Entry(Arc::clone(self)))
     }
 
     /// Waits until [`Gate::try_enter`] would find a place. False if the connection is to end.
@@ -150,7 +170,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn a_place_given_back_wakes_the_thread() {
@@ -162,6 +181,15 @@ mod tests {
         gate.settle(1, 7);
         assert!(thread.join().expect("no panic"));
         assert!(gate.try_enter(7));
+    }
+
+    #[test]
+    fn an_entry_gives_its_place_back() {
+        let gate = Arc::new(Gate::new(1));
+        let entry = gate.enter().expect("a place");
+        assert!(!gate.try_enter(0));
+        drop(entry);
+        assert!(gate.try_enter(0));
     }
 
     #[test]

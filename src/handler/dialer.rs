@@ -8,6 +8,7 @@ use crate::connection::handler::{self, Complaint, Reading};
 use crate::dispatcher::Event;
 use crate::dispatcher::run::{Ask, Inbound};
 use crate::frame::{Decoder, Packet};
+use crate::logging::Quota;
 use crate::name::RequestId;
 use crate::protocol::reason::Reason;
 use crate::transport::{Socket, Source, unix};
@@ -57,6 +58,8 @@ struct Table {
     /// The handler is dead or is being replaced: only answers that are already there count.
     over: bool,
     requests: HashMap<RequestId, Option<Arc<Socket>>>,
+    /// Of what the log says about failures: a client has as many of them as it likes.
+    quota: Quota,
 }
 
 impl UnderWay {
@@ -178,7 +181,8 @@ impl Failure {
     fn tell(self, dialing: &Dialing, request: RequestId) -> Event {
         let Failure { reason, complaint: Complaint { told, logged } } = self;
         let message = format!("handler {} {told}", dialing.kind);
-        warn!("handler {} {logged}", dialing.kind);
+        let words = || format!("handler {} {logged}", dialing.kind);
+        dialing.under_way.lock().quota.line(Instant::now(), words, &mut |line| warn!("{line}"));
         Event::Unanswered { route: dialing.reading.route, request, reason, message }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::connection::informer;
 use crate::dispatcher::inlet::Inlet;
+use crate::logging::Quota;
 use crate::name::{ConnIds, TypeName};
 use crate::outlet::Total;
 use crate::transport::Acceptor;
@@ -12,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 const STACK_BYTES: usize = 128 << 10;
 /// Connections of one handler to its informer at once.
@@ -31,15 +33,16 @@ pub struct Shared {
 /// Listens at `path` for the handler of this type.
 pub fn start(kind: &TypeName, path: &Path, shared: Shared) -> io::Result<Acceptor> {
     let open = Arc::new(AtomicUsize::new(0));
+    let mut quota = Quota::default();
     let kind = kind.clone();
-    Acceptor::start(format!("{kind} informer"), STACK_BYTES, path, move |stream| serve(&kind, stream, &shared, &open))
+    Acceptor::start(format!("{kind} informer"), STACK_BYTES, path, move |stream| serve(&kind, stream, &shared, &open, &mut quota))
 }
 
-fn serve(kind: &TypeName, stream: UnixStream, shared: &Shared, open: &Arc<AtomicUsize>) {
+fn serve(kind: &TypeName, stream: UnixStream, shared: &Shared, open: &Arc<AtomicUsize>, quota: &mut Quota) {
     if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
         open.fetch_sub(1, Ordering::Relaxed);
-        warn!("handler {kind} has {CONNECTIONS_MAX} connections to its informer already; one more is refused");
-        return;
+        let words = || format!("has {CONNECTIONS_MAX} connections to its informer already; one more is refused");
+        return quota.line(Instant::now(), words, &mut |line| warn!("handler {kind} {line}"));
     }
     let (conn, shared, counted) = (shared.conns.next(), shared.clone(), Arc::clone(open));
     let body = move || {

@@ -289,7 +289,7 @@ impl Keeper {
             }
         };
         info!("handler {kind} started: {}", program.path.display());
-        running.stderr = Some((File::from(started.stderr), Lines::new(Instant::now())));
+        running.stderr = Some((File::from(started.stderr), Lines::default()));
         running.process = Some(started.process);
         let reachable = running.channel.is_some();
         self.running = Some(running);

@@ -1,27 +1,20 @@
 //! What a handler prints to its standard error, made into lines of the log: bounded in length and number, and
 //! without control characters, so that one event stays one line.
 
-use std::time::{Duration, Instant};
+use crate::logging::Quota;
+use std::time::Instant;
 
 /// A longer line is cut into pieces of this many bytes.
 const LINE_BYTES_MAX: usize = 4 << 10;
-/// What is more than this in a second is counted and not shown.
-const LINES_A_SECOND: u32 = 100;
 
 /// The lines of one handler.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lines {
     partial: Vec<u8>,
-    second: Instant,
-    shown: u32,
-    suppressed: u64,
+    quota: Quota,
 }
 
 impl Lines {
-    pub(super) fn new(now: Instant) -> Lines {
-        Lines { partial: Vec::new(), second: now, shown: 0, suppressed: 0 }
-    }
-
     /// Takes what was printed; gives each line that is to be logged to `log`.
     pub(super) fn take(&mut self, now: Instant, bytes: &[u8], mut log: impl FnMut(&str)) {
         for piece in bytes.split_inclusive(|&b| b == b'\n') {
@@ -46,29 +39,12 @@ impl Lines {
         if !self.partial.is_empty() {
             self.line(now, &mut log);
         }
-        self.tell_suppressed(&mut log);
+        self.quota.end(log);
     }
 
     fn line(&mut self, now: Instant, log: &mut impl FnMut(&str)) {
-        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
-            self.tell_suppressed(log);
-            self.second = now;
-            self.shown = 0;
-        }
         let line = std::mem::take(&mut self.partial);
-        if self.shown >= LINES_A_SECOND {
-            self.suppressed += 1;
-            return;
-        }
-        self.shown += 1;
-        log(&printable(&String::from_utf8_lossy(&line)));
-    }
-
-    fn tell_suppressed(&mut self, log: &mut impl FnMut(&str)) {
-        let suppressed = std::mem::take(&mut self.suppressed);
-        if suppressed > 0 {
-            log(&format!("({suppressed} more lines are not shown: more than {LINES_A_SECOND} a second)"));
-        }
+        self.quota.line(now, || printable(&String::from_utf8_lossy(&line)), log);
     }
 }
 
@@ -94,7 +70,7 @@ mod tests {
 
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
         let now = Instant::now();
-        let mut lines = Lines::new(now);
+        let mut lines = Lines::default();
         let mut out = Vec::new();
         for piece in pieces {
             lines.take(now, piece, |line| out.push(line.to_owned()));

@@ -10,6 +10,7 @@ mod socket;
 pub use socket::{ListenError, Listening};
 
 use crate::connection::client::{self, Shared};
+use crate::logging::Quota;
 use crate::name::{BUILTIN, ConnIds};
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::protocol::reason::Reason;
@@ -30,8 +31,6 @@ const STACK_BYTES: usize = 128 << 10;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// ... to here.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often refused connections are logged at most.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 /// So many refused connections are kept open a little longer, so that what they were told is not lost by a reset.
 const REFUSED_KEPT: usize = 16;
 
@@ -123,28 +122,24 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
 
 /// Says no.
 struct Refusing {
-    /// When it was last logged, and how many were refused since.
-    logged: Option<Instant>,
-    unlogged: u64,
     kept: VecDeque<Arc<Socket>>,
     /// Given up for a moment when there is no other descriptor, to accept a connection and tell it so.
     spare: Option<File>,
     total: Arc<Total>,
+    /// Of what the log says about it.
+    quota: Quota,
 }
 
 impl Refusing {
     fn new() -> Refusing {
-        Refusing { logged: None, unlogged: 0, kept: VecDeque::new(), spare: File::open("/dev/null").ok(), total: Total::new(usize::MAX) }
+        let spare = File::open("/dev/null").ok();
+        Refusing { kept: VecDeque::new(), spare, total: Total::new(usize::MAX), quota: Quota::default() }
     }
 
-    /// Logs a refusal, unless another was logged a moment ago: whoever connects must not be able to fill the log.
+    /// Logs a refusal. Whoever connects must not be able to fill the log.
     fn log(&mut self, listening: &Listening, why: &str) {
-        self.unlogged += 1;
-        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-            warn!("{listening}: connections refused: {} (the last: {why})", self.unlogged);
-            self.logged = Some(Instant::now());
-            self.unlogged = 0;
-        }
+        let words = || format!("a connection is refused: {why}");
+        self.quota.line(Instant::now(), words, &mut |line| warn!("{listening}: {line}"));
     }
 
     fn refuse(&mut self, socket: Socket, words: &str) {

@@ -310,6 +310,35 @@ fn a_flood_on_standard_error_is_bounded_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_flood_of_frames_that_nobody_asked_for_is_bounded_and_holds_nobody_up() {
+    let (server, mut alice) = serve_types(&[entry("x", "", r#""envelope": true"#), entry("other", "", "")]);
+    asks(&mut alice, "x", r#"[["reply",1]]"#);
+    let before = resident_kib(server.pid());
+    let frame = r#"{"header":{"status":"0","command":"sendClients","commandData":["alice"]},"payload":{"data":1}}"#;
+    alice.sends_message("x", &json!([["flood", frame, 100], ["reply", "done"]]).to_string(), "m");
+    server.wait_for("spoke without being asked");
+    let begun = Instant::now();
+    works(&mut server.log_in("alice"), "other");
+    let waited = begun.elapsed();
+    assert_eq!(delivery(&mut alice), "done");
+    good(&mut alice, "m");
+    let grown = resident_kib(server.pid()).saturating_sub(before);
+    let lines = server.log().matches("spoke without being asked").count();
+    assert!((1..2000).contains(&lines), "{lines} lines");
+    assert!(grown < 32 << 10, "{grown} KiB more than before");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    alice.sends_message("x", r#"[["exit",0]]"#, "m");
+    bad(&mut alice, "m", "handlerCrashed");
+    server.wait_for(" more lines are not shown: more than 100 a second)");
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
 fn what_a_handler_prints_stands_in_the_log_under_its_name() {
     let (server, mut alice) = serve("", "");
     let text = "l".repeat(9000) + "\u{1b}[31m\u{202e}fake\r2026 ERROR\0\tend\nlast words";

@@ -236,3 +236,19 @@ fn the_first_dialect_of_answers_is_understood() {
     assert_eq!(refusal["payload"]["data"]["data"], "no");
     bob.got_nothing();
 }
+
+#[test]
+fn a_program_that_fails_each_message_does_not_fill_the_log() {
+    let home = Home::new(r#""x": { "unixDomainSocketPath": "u" },"#, "", &["alice"]);
+    let listener = UnixListener::bind(home.path().join("u")).expect("a socket");
+    let server = home.serve();
+    let mut alice = server.log_in("alice");
+    let count = 2000;
+    for _ in 0..count {
+        alice.sends_message("x", "1", "m");
+        drop(listener.accept().expect("a connection"));
+        bad(&mut alice, "m", "handlerCrashed");
+    }
+    let lines = server.log().matches("WARN  handler: handler x ").count();
+    assert!((1..count / 2).contains(&lines), "{lines} lines");
+}

@@ -127,6 +127,21 @@ fn quit_is_answered_and_ends_the_connection() {
 }
 
 #[test]
+fn too_many_connections_are_refused_and_the_log_is_not_filled_with_it() {
+    let (server, _clients) = people();
+    let mut open: Vec<Client> = (0..16).map(|_| informer(&server)).collect();
+    assert_eq!(asks(&mut open[15], &json!({ "type": "isClient", "data": "bob" })), true);
+    let count = 2000;
+    for _ in 0..count {
+        informer(&server).is_closed();
+    }
+    server.wait_for("connections to its informer already");
+    let lines = server.log().matches("connections to its informer already").count();
+    assert!((1..count / 2).contains(&lines), "{lines} lines");
+    assert_eq!(asks(&mut open[0], &json!({ "type": "isClient", "data": "bob" })), true);
+}
+
+#[test]
 fn an_informer_lies_where_it_is_configured_and_is_private() {
     let entries = format!(
         r#""x": {{ "handlerBinary": "{PROGRAM}", "informerSocketPath": "asks/here" }}, "a:b": {{ "handlerBinary": "{PROGRAM}" }},

@@ -320,6 +320,20 @@ fn the_second_order_to_stop_hurries() {
 }
 
 #[test]
+fn what_is_not_finished_in_time_is_reported() {
+    let home = home();
+    configure(&home, r#""server": {"#, r#""limits": { "drainSeconds": 1 }, "server": {"#);
+    let mut server = home.serve();
+    let mut alice = hold(&server);
+    server.signal("-TERM");
+    server.wait_for("WARN  server: requests are still under way after 1 s\n");
+    let report = alice.gets();
+    assert!(report.contains(r#""reason":"draining""#), "{report}");
+    alice.is_closed();
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn a_client_that_does_not_read_delays_the_end_by_little() {
     let mut server = home().serve();
     let mut alice = server.log_in("alice");

@@ -55,6 +55,12 @@ class Steps:
         """A frame with this text; $ABOUT is the messageId."""
         self.channel.write(text.replace("$ABOUT", self.about or ""))
 
+    def flood(self, text, thousands):
+        """The same frame, thousands of times."""
+        frame = struct.pack("<I", len(text)) + text.encode("ascii")
+        for _ in range(thousands):
+            self.channel.raw(frame * 1000)
+
     def reply(self, data):
         header = {"status": "0", "command": "reply"}
         if self.about is not None:
