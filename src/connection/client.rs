@@ -86,7 +86,9 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
     outlet.abort();
     let _ = shared.inbound.send(Inbound::One(Event::Disconnected(conn))); // nobody listens at the end of the server
     match reason {
-        CloseReason::Ended | CloseReason::Asked | CloseReason::Stopping | CloseReason::Refused => debug!("{conn} ({user}, {from}) closed: {reason}"),
+        CloseReason::Ended | CloseReason::Asked | CloseReason::Stopping | CloseReason::Refused => {
+            debug!("{conn} ({user}, {from}) closed: {reason}")
+        }
         reason => info!("{conn} ({user}, {from}) closed: {reason}"),
     }
 }
