@@ -169,6 +169,14 @@ impl Packet {
         }
     }
 
+    /// The same text, in the way that the other side tells frames apart.
+    pub fn framed_as(self, framing: Framing) -> Packet {
+        match framing {
+            Framing::Length => self,
+            Framing::Lines => Packet::line(&Slice::from(self.body())),
+        }
+    }
+
     /// Its bytes, in the two parts that go one after the other; the first may be empty.
     pub fn parts(&self) -> [&[u8]; 2] {
         let before: &[u8] = if let Length::Apart(length) = &self.length { length } else { &[] };

@@ -3,11 +3,12 @@
 use super::Dispatcher;
 use super::event::Effect;
 use super::requests::{Failure, MessageKey, Request};
+use super::users::Named;
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
 use crate::protocol::handler::{Answer, Command, Commands, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
-use crate::protocol::report::{self, Counts, MessageId};
+use crate::protocol::report::{self, Counts, Id, MessageId, Missed};
 use crate::protocol::text::Text;
 use foldhash::{HashMap, HashSet};
 use std::sync::Arc;
@@ -71,26 +72,49 @@ impl Dispatcher {
         answer: Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
     ) {
-        let checked = match answer {
-            Ok(Answer { outcome: Outcome::Commands(commands), .. }) => self.check(request, commands),
-            Ok(Answer { outcome: Outcome::Refused { status, data }, .. }) => {
+        let (checked, id) = match answer {
+            Ok(Answer { outcome: Outcome::Commands(commands), id, .. }) => (self.check(request, commands), id),
+            Ok(Answer { outcome: Outcome::Refused { status, data }, id, .. }) => {
+                let route = self.routes.get(route_id);
+                if let Some(id) = id.filter(|_| route.is_told_outcomes()) {
+                    let words = "the message was refused, as the answer says";
+                    route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), Reason::HandlerRefused, words), effects);
+                }
                 return self.fail(request.message, Failure::Refused { handler: kind.to_string(), status, data });
             }
-            Err(wrong) => Err((Reason::HandlerProtocol, wrong.message)),
+            Err(wrong) => (Err((Reason::HandlerProtocol, wrong.message)), wrong.id),
         };
         match checked {
             Ok(commands) => {
                 let Some(number) = self.messages.get(request.message).map(|message| message.number) else { return };
                 let prefix = Arc::clone(&self.message_id_prefix);
                 let message_id = MessageId { prefix: &prefix, number };
-                let mut deliveries = Deliveries { message_id, kind, last: None, large: HashMap::default() };
+                let deliveries = Deliveries { message_id, kind, last: None, large: HashMap::default() };
+                let wanted = id.filter(|_| self.routes.get(route_id).is_told_outcomes());
+                let mut tally = Tally {
+                    deliveries,
+                    counts: Counts::default(),
+                    unknown: HashSet::default(),
+                    missed: wanted.as_ref().map(|_| Missed::default()),
+                };
+                self.users.begin_answer();
                 for command in &commands {
-                    self.command(now, request, command, &mut deliveries, effects);
+                    self.command(now, request, command, &mut tally, effects);
+                }
+                if let Some(message) = self.messages.get(request.message) {
+                    message.counts.add(tally.counts);
+                }
+                if let (Some(id), Some(missed)) = (wanted, &tally.missed) {
+                    let packet = report::outcome_for_handler(kind.as_str(), &Id::Client(id), message_id, &tally.counts, missed);
+                    self.routes.get(route_id).tell(route_id, packet, effects);
                 }
             }
             Err((reason, words)) => {
                 let route = self.routes.get(route_id);
                 route.complain(now, format_args!("gave an answer that is not carried out: {words}"));
+                if let Some(id) = id.filter(|_| route.is_told_outcomes()) {
+                    route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), reason, &words), effects);
+                }
                 self.fail(request.message, Failure::Reason(reason, format!("handler {kind}: {words}")));
             }
         }
@@ -110,75 +134,91 @@ impl Dispatcher {
         Ok(commands)
     }
 
-    fn command(&mut self, now: Instant, request: &Request, command: &Command, deliveries: &mut Deliveries<'_>, effects: &mut Vec<Effect>) {
-        let data = command.data.as_ref();
-        let counts = match (&command.order, data) {
-            (Order::None, _) | (_, None) => return,
-            (Order::SendClients(names), Some(data)) => self.send_clients(request.message, names, data, deliveries, effects),
-            (Order::Reply, Some(data)) => self.reply(request.message, data, deliveries, effects),
-            (Order::SendServers(names), _) => {
-                let distinct: HashSet<&str> = names.iter().map(Text::as_str).collect();
-                Counts { unknown_servers: distinct.len() as u64, ..Counts::default() }
-            }
+    fn command<'a>(&mut self, now: Instant, request: &Request, command: &'a Command, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
+        match (&command.order, &command.data) {
+            (Order::None, _) | (_, None) => {}
+            (Order::SendClients(names), Some(data)) => self.send_clients(request.message, names, data, tally, effects),
+            (Order::Reply, Some(data)) => self.reply(request.message, data, tally, effects),
+            (Order::SendServers(names), _) => names.iter().for_each(|name| tally.unknown(name.as_str(), true)),
             (Order::SendHandler(next), Some(data)) => {
                 if let Some(route) = self.routes.find(next.as_str()) {
                     self.ask(now, route, request.message, request.hops + 1, data.clone(), effects);
                 }
-                return;
             }
-        };
-        if let Some(message) = self.messages.get(request.message) {
-            message.counts.add(counts);
         }
     }
 
-    fn send_clients(
-        &mut self,
-        key: MessageKey,
-        names: &[Text],
-        data: &Slice,
-        deliveries: &mut Deliveries<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Counts {
-        let mut counts = Counts::default();
-        let mut unknown: HashSet<&str> = HashSet::default();
-        let Some(message) = self.messages.get(key) else { return counts };
+    fn send_clients<'a>(&mut self, key: MessageKey, names: &'a [Text], data: &Slice, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
+        let Some(message) = self.messages.get(key) else { return };
         self.users.begin_round();
         for name in names {
-            let Some((account, first)) = self.users.once(name.as_str()) else {
-                unknown.insert(name.as_str());
-                continue;
+            let (account, counts) = match self.users.once(name.as_str()) {
+                Named::First { account, counts } => (account, counts),
+                Named::Again => continue,
+                Named::Nobody => {
+                    tally.unknown(name.as_str(), false);
+                    continue;
+                }
             };
-            if !first {
-                continue;
-            }
             let mut reached = false;
             for session in &account.sessions {
                 let asker = session.conn == message.conn;
                 if asker || !session.ending {
                     reached = true;
                     let id = message.id.as_ref().filter(|_| asker);
-                    effects.push(deliveries.to(session.conn, data, id));
+                    effects.push(tally.deliveries.to(session.conn, data, id));
                 }
             }
-            if reached {
-                counts.delivered += 1;
-            } else {
-                counts.offline += 1;
+            if counts {
+                tally.count(name.as_str(), reached);
             }
         }
-        counts.unknown_users = unknown.len() as u64;
-        counts
     }
 
-    fn reply(&mut self, key: MessageKey, data: &Slice, deliveries: &mut Deliveries<'_>, effects: &mut Vec<Effect>) -> Counts {
-        let Some(message) = self.messages.get(key) else { return Counts::default() };
-        let (conn, id) = (message.conn, message.id.clone());
-        if self.open_session(conn).is_none() {
-            return Counts { offline: 1, ..Counts::default() };
+    fn reply(&mut self, key: MessageKey, data: &Slice, tally: &mut Tally<'_>, effects: &mut Vec<Effect>) {
+        let Some(message) = self.messages.get(key) else { return };
+        let (conn, user, id) = (message.conn, message.user.clone(), message.id.clone());
+        let open = self.open_session(conn).is_some();
+        if open {
+            effects.push(tally.deliveries.to(conn, data, id.as_ref()));
         }
-        effects.push(deliveries.to(conn, data, id.as_ref()));
-        Counts { delivered: 1, ..Counts::default() }
+        // Who is gone may have no account any longer; he counts all the same.
+        if self.users.count(user.as_str()) || self.users.sessions(user.as_str()).is_none() {
+            tally.count(user.as_str(), open);
+        }
+    }
+}
+
+/// What an answer leads to: each recipient counts once, whatever it names him for.
+struct Tally<'a> {
+    deliveries: Deliveries<'a>,
+    counts: Counts,
+    /// Names without an account, and of servers.
+    unknown: HashSet<(&'a str, bool)>,
+    /// Whom it did not reach, if the handler wants to know.
+    missed: Option<Missed>,
+}
+
+impl<'a> Tally<'a> {
+    fn count(&mut self, name: &str, reached: bool) {
+        if reached {
+            self.counts.delivered += 1;
+        } else {
+            self.counts.offline += 1;
+            if let Some(missed) = &mut self.missed {
+                missed.offline.push(name.to_owned());
+            }
+        }
+    }
+
+    fn unknown(&mut self, name: &'a str, server: bool) {
+        if !self.unknown.insert((name, server)) {
+            return;
+        }
+        *(if server { &mut self.counts.unknown_servers } else { &mut self.counts.unknown_users }) += 1;
+        if let Some(missed) = &mut self.missed {
+            missed.unknown.push(name.to_owned());
+        }
     }
 }
 

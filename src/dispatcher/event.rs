@@ -173,6 +173,8 @@ pub enum Effect {
     Forget(ConnId),
     /// Ask a handler.
     Ask(RouteId, RequestId, Packet),
+    /// Tell a handler what became of its answer.
+    Tell(RouteId, Packet),
     /// Nobody waits any longer for the answer to this request, which has a connection of its own.
     Abandon(RouteId, RequestId),
     /// This start of a handler cannot be trusted any longer: end it and start it again.

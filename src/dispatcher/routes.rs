@@ -1,7 +1,9 @@
 //! From a message's type to its handler: whether it is up, what it was asked, and what waits for it.
 
+use super::event::Effect;
 use super::requests::Request;
 use crate::config;
+use crate::frame::Packet;
 use crate::logging::Quota;
 use crate::name::{Generation, RequestId, RouteId, TypeName};
 use foldhash::HashMap;
@@ -106,6 +108,17 @@ impl Route {
     pub(super) fn end_complaints(&mut self) {
         let Route { quota, config, .. } = self;
         quota.end(|line| warn!("handler {} {line}", config.kind));
+    }
+
+    /// Whether the handler is told what became of its answers, if it asks for that. One that gets plain data would take
+    /// it for a message, and one with a connection for each message has none left to be told on.
+    pub(super) fn is_told_outcomes(&self) -> bool {
+        self.config.envelope && !self.config.per_message
+    }
+
+    /// Tells the handler what became of an answer.
+    pub(super) fn tell(&self, id: RouteId, report: Packet, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Tell(id, report.framed_as(self.config.framing)));
     }
 
     /// Takes out a request that was asked, if it is still under way.

@@ -197,16 +197,11 @@ impl Runner {
             Effect::Forget(conn) => {
                 tables.ports.remove(&conn);
             }
-            Effect::Ask(route, request, packet) => match tables.links.get_mut(&route) {
-                Some(Linked { link: Link::Stream(_), packets, .. }) => {
-                    packets.push(packet);
-                    if packets.len() == 1 {
-                        tables.dirty_links.push(route);
-                    }
-                }
+            Effect::Ask(route, request, packet) => match tables.links.get(&route) {
                 Some(Linked { link: Link::PerMessage(link), .. }) => link.ask(request, packet),
-                None => {}
+                _ => tables.write_to_handler(route, packet),
             },
+            Effect::Tell(route, packet) => tables.write_to_handler(route, packet),
             Effect::Abandon(route, request) => {
                 if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&route) {
                     link.abandon(request);
@@ -237,6 +232,14 @@ impl Tables {
             Inbound::Quit => return true,
         }
         false
+    }
+
+    fn write_to_handler(&mut self, route: RouteId, packet: Packet) {
+        let Some(Linked { link: Link::Stream(_), packets, .. }) = self.links.get_mut(&route) else { return };
+        packets.push(packet);
+        if packets.len() == 1 {
+            self.dirty_links.push(route);
+        }
     }
 
     fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Attached)) {

@@ -15,6 +15,8 @@ pub(super) struct Users {
     newest: u64,
     /// Names the current round of [`Users::once`].
     round: u64,
+    /// Names the current answer of [`Users::count`].
+    answer: u64,
 }
 
 /// One account.
@@ -27,6 +29,8 @@ pub(super) struct Account {
     pub(super) sessions: Vec<UserSession>,
     /// The last round in which this account was named.
     round: u64,
+    /// The last answer for which it was counted.
+    answer: u64,
 }
 
 /// A session in the table of users.
@@ -35,6 +39,17 @@ pub(super) struct UserSession {
     pub(super) conn: ConnId,
     /// Its input has ended: only what its own messages cause is delivered to it.
     pub(super) ending: bool,
+}
+
+/// Who a name in a list of recipients stands for.
+#[derive(Debug)]
+pub(super) enum Named<'a> {
+    /// There is no such account.
+    Nobody,
+    /// Somebody who was named before.
+    Again,
+    /// Somebody, and whether he counts.
+    First { account: &'a Account, counts: bool },
 }
 
 /// Why a login that was proved is not accepted all the same.
@@ -50,7 +65,7 @@ impl Users {
     /// Applies what is known of an account now, unless more is known already: what is read from the database at the
     /// same time by several threads may come in another order. Returns the sessions that must end.
     pub(super) fn apply(&mut self, name: Username, standing: Standing) -> Vec<ConnId> {
-        let fresh = || Account { revision: 0, disabled: false, sessions: Vec::new(), round: 0 };
+        let fresh = || Account { revision: 0, disabled: false, sessions: Vec::new(), round: 0, answer: 0 };
         let account = match standing {
             Standing::Active { revision } => {
                 self.newest = self.newest.max(revision);
@@ -130,17 +145,31 @@ impl Users {
         self.accounts.get(name).map(|account| &account.sessions[..])
     }
 
-    /// Begins a list of names in which each counts once.
+    /// Begins a list of names in which each stands for one.
     pub(super) fn begin_round(&mut self) {
         self.round += 1;
     }
 
-    /// The account of that name, and whether this is the first time in this round that it is named.
-    pub(super) fn once(&mut self, name: &str) -> Option<(&Account, bool)> {
-        let account = self.accounts.get_mut(name)?;
-        let first = account.round != self.round;
-        account.round = self.round;
-        Some((account, first))
+    /// Begins an answer, of which each account is counted once, however many lists name it.
+    pub(super) fn begin_answer(&mut self) {
+        self.answer += 1;
+    }
+
+    /// Whether the account of that name was not yet counted for this answer; from now on it is.
+    pub(super) fn count(&mut self, name: &str) -> bool {
+        let account = self.accounts.get_mut(name);
+        account.is_some_and(|account| std::mem::replace(&mut account.answer, self.answer) != self.answer)
+    }
+
+    /// The account of that name, unless it was named before in this round, and whether it counts: it was not yet counted
+    /// for this answer, and now is.
+    pub(super) fn once(&mut self, name: &str) -> Named<'_> {
+        let Some(account) = self.accounts.get_mut(name) else { return Named::Nobody };
+        if std::mem::replace(&mut account.round, self.round) == self.round {
+            return Named::Again;
+        }
+        let counts = std::mem::replace(&mut account.answer, self.answer) != self.answer;
+        Named::First { account, counts }
     }
 
     /// The names of all who have a session, in alphabetical order.
@@ -197,13 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn each_name_counts_once_a_round() {
+    fn each_name_stands_for_one_in_a_list_and_counts_once_for_an_answer() {
         let mut users = with("alice", 1);
         for _ in 0..2 {
-            users.begin_round();
-            assert_eq!(users.once("alice").map(|a| a.1), Some(true));
-            assert_eq!(users.once("alice").map(|a| a.1), Some(false));
+            users.begin_answer();
+            for expected in [true, false] {
+                users.begin_round();
+                assert!(matches!(users.once("alice"), Named::First { counts, .. } if counts == expected));
+                assert!(matches!(users.once("alice"), Named::Again));
+            }
+            assert!(!users.count("alice"));
         }
-        assert!(users.once("bob").is_none());
+        assert!(matches!(users.once("bob"), Named::Nobody));
     }
 }

@@ -336,7 +336,8 @@ impl Keeper {
         };
         match ends {
             Ends::Stream(source, sink, stopper) => {
-                let bounds = Bounds { bytes: usize::MAX, frames: self.spec.config.in_flight };
+                // Requests under way, and as many outcomes.
+                let bounds = Bounds { bytes: usize::MAX, frames: 2 * self.spec.config.in_flight };
                 let outlet = Arc::new(Outlet::new(sink, bounds, Total::new(usize::MAX)));
                 running.outlet = Some(Arc::clone(&outlet));
                 running.stopper = stopper;

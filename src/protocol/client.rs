@@ -7,9 +7,6 @@ use super::text::Text;
 use crate::frame::{Frame, Slice};
 use std::fmt;
 
-/// How long `payload.id` may be, in bytes without quotes and escapes.
-pub const ID_BYTES_MAX: usize = 128;
-
 /// A longer type cannot be a configured one, and is not repeated in reports.
 pub const KIND_BYTES_MAX: usize = 128;
 
@@ -177,22 +174,10 @@ impl Found {
                     let data = reader.data("payload.data", self.data_depth_max)?;
                     self.data = Some(reader.slice(data));
                 }
-                _ => self.id(reader)?,
+                _ => self.id = reader.id("payload.id")?,
             }
         }
         self.payload = if payload.is_empty() { PayloadForm::Empty } else { PayloadForm::Full };
-        Ok(())
-    }
-
-    fn id(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
-        let value = reader.value()?;
-        match reader.text_of(value, "payload.id") {
-            Err(message) => reader.problem(|| message),
-            Ok(text) if text.as_str().len() > ID_BYTES_MAX => {
-                reader.problem(|| format!("payload.id is longer than {ID_BYTES_MAX} bytes"));
-            }
-            Ok(_) => self.id = Some(reader.slice(value)),
-        }
         Ok(())
     }
 

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// How deep containers may stand in each other outside `data`, counted from the frame's own object.
 const OUTSIDE_DEPTH_MAX: usize = 16;
 
+/// How long an id may be, in bytes without quotes and escapes.
+pub(super) const ID_BYTES_MAX: usize = 128;
+
 /// How many keys that mean nothing an object may have: each is compared with all before it.
 const UNKNOWN_KEYS_MAX: usize = 32;
 
@@ -223,6 +226,19 @@ impl<'a> Reader<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// An id: a short string that is only echoed, so it is kept with its quotes, byte for byte. Anything else is a problem.
+    pub(super) fn id(&mut self, path: &str) -> Result<Option<Slice>, Broken> {
+        let value = self.value()?;
+        match self.text_of(value, path) {
+            Err(message) => self.problem(|| message),
+            Ok(text) if text.as_str().len() > ID_BYTES_MAX => {
+                self.problem(|| format!("{path} is longer than {ID_BYTES_MAX} bytes"));
+            }
+            Ok(_) => return Ok(Some(self.slice(value))),
+        }
+        Ok(None)
     }
 
     /// The string that a value is.

@@ -15,6 +15,8 @@ const COMMANDS: &[&str] = &["sendClients", "sendServers", "sendHandler", "reply"
 pub struct Answer {
     /// `header.inReplyTo`: which message it is about, from a handler that gets envelopes.
     pub in_reply_to: Option<Text>,
+    /// `header.id`, a JSON string with its quotes, byte for byte: the handler wants to know what became of the answer.
+    pub id: Option<Slice>,
     /// What the handler says.
     pub outcome: Outcome,
 }
@@ -68,6 +70,8 @@ pub enum Order {
 pub struct WrongAnswer {
     /// As in [`Answer`], if it could be read.
     pub in_reply_to: Option<Text>,
+    /// As in [`Answer`], if it could be read.
+    pub id: Option<Slice>,
     /// What is wrong, for the log and for whoever sent the message.
     pub message: String,
 }
@@ -81,10 +85,10 @@ pub fn parse(frame: &Frame, depth_max: usize, recipients_max: usize) -> Result<A
         None => found.outcome(&reader),
         Some((_, message)) => Err(message),
     };
-    let in_reply_to = found.in_reply_to;
+    let (in_reply_to, id) = (found.in_reply_to, found.id);
     match outcome {
-        Ok(outcome) => Ok(Answer { in_reply_to, outcome }),
-        Err(message) => Err(WrongAnswer { in_reply_to, message }),
+        Ok(outcome) => Ok(Answer { in_reply_to, id, outcome }),
+        Err(message) => Err(WrongAnswer { in_reply_to, id, message }),
     }
 }
 
@@ -94,6 +98,7 @@ struct Found {
     data_depth_max: usize,
     recipients_max: usize,
     in_reply_to: Option<Text>,
+    id: Option<Slice>,
     status: Option<Value>,
     command: Option<Value>,
     command_data: Option<Value>,
@@ -133,7 +138,7 @@ impl Found {
     }
 
     fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
-        let known = &["status", "command", "commandData", "commands", "inReplyTo", "offline"];
+        let known = &["status", "command", "commandData", "commands", "inReplyTo", "id", "offline"];
         let Some(mut header) = reader.object("header", known)? else {
             return Ok(());
         };
@@ -145,6 +150,7 @@ impl Found {
                 // Each has `data` in it, with a limit of its own that is checked when they are read.
                 "commands" => self.commands = Some(reader.later()?),
                 "inReplyTo" => self.in_reply_to = reader.text("header.inReplyTo")?,
+                "id" => self.id = reader.id("header.id")?,
                 _ => {
                     reader.value()?;
                     self.offline = true;

@@ -119,6 +119,36 @@ pub fn outcome(kind: &str, id: Option<&Id>, message_id: MessageId<'_>, counts: &
     }
 }
 
+/// Whom a handler's answer did not reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Users who are not here.
+    pub offline: Vec<String>,
+    /// Users and servers that there are not.
+    pub unknown: Vec<String>,
+}
+
+/// What became of a handler's answer, for the handler: as [`outcome`], with the names beside the counts.
+pub fn outcome_for_handler(kind: &str, id: &Id, message_id: MessageId<'_>, counts: &Counts, missed: &Missed) -> Packet {
+    let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": [] });
+    let put = |body: &mut Vec<u8>| {
+        counts.put_fields(body, message_id);
+        // Writing to memory cannot fail.
+        let _ = write!(body, r#","names":{names}"#);
+    };
+    match counts.failure() {
+        None => good_with(kind, Some(id), |body| {
+            body.push(b'{');
+            put(body);
+            body.push(b'}');
+        }),
+        Some((reason, temporary, words)) => bad_with(kind, Some(id), reason, temporary, &words, |body| {
+            body.push(b',');
+            put(body);
+        }),
+    }
+}
+
 /// A bad report with words for people.
 pub fn bad(kind: &str, id: Option<&Id>, reason: Reason, words: &str) -> Packet {
     bad_with(kind, id, reason, reason.is_temporary(), words, |_| {})

@@ -50,6 +50,30 @@ fn answers_to_envelopes_come_in_any_order() {
 }
 
 #[test]
+fn an_answer_with_an_id_gets_its_outcome_back() {
+    let mut world = World::new();
+    let with_id = |answer: &str| answer.replacen("status", r#"id":"a\u002d1","status"#, 1);
+    for kind in ["room", "chat", "each"] {
+        world.alice().asks(kind, "1", "x");
+        world.handler(kind).answers(&with_id(&to(&["alice", "nobody", "carol", "carol"], "2")));
+        world.alice().gets(&[&format!("{kind} 2 #x"), "bad undelivered 1/1/1 #x"]);
+    }
+    let told = world.handler("room").told();
+    let names = r#""names":{"offline":["carol"],"refused":[],"unknown":["nobody"]}"#;
+    assert!(told[0].contains(names) && told[0].ends_with(r#""type":"room","id":"a\u002d1"}}"#), "{told:?}");
+    assert!(!told[0].contains("header\":{\"messageId"), "it cannot be taken for a message");
+    for plain in ["chat", "each"] {
+        assert_eq!(world.handler(plain).told(), [""; 0], "there it would be taken for a message, or there is nobody to tell");
+    }
+    for (answer, reason) in [(to(&["bob"], "1").replacen('0', "no", 1), "handlerRefused"), (one("sendBob", "1", "1"), "handlerProtocol")] {
+        world.alice().asks("room", "1", "x");
+        world.handler("room").answers(&with_id(&answer));
+        let told = world.handler("room").told();
+        assert!(told.len() == 1 && told[0].contains(reason), "{told:?}");
+    }
+}
+
+#[test]
 fn pushes_and_answers_to_nothing_are_dropped() {
     let mut world = World::new();
     world.alice().asks("room", "1", "x");

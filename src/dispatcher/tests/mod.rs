@@ -62,6 +62,7 @@ struct Connection {
 struct HandlerEnd {
     generation: u64,
     asked: VecDeque<(RequestId, Packet)>,
+    told: Vec<Packet>,
     abandoned: Vec<RequestId>,
     replaced: Vec<String>,
 }
@@ -141,6 +142,7 @@ impl World {
                 assert_eq!(self.connection(*conn).closed.replace(*reason), None, "{conn} was closed twice");
             }
             Effect::Forget(conn) => self.connection(*conn).forgotten = true,
+            Effect::Tell(route, packet) => self.handlers[route.index()].told.push(packet.clone()),
             Effect::Ask(route, request, packet) => self.handlers[route.index()].asked.push_back((*request, packet.clone())),
             Effect::Abandon(route, request) => self.handlers[route.index()].abandoned.push(*request),
             Effect::Replace { route, generation, reason } => {

@@ -105,6 +105,12 @@ impl Handler<'_> {
         self.end().asked.iter().map(|(_, packet)| text(packet)).collect()
     }
 
+    /// What it was told of its answers since this was last asked.
+    pub(super) fn told(&mut self) -> Vec<String> {
+        let text = |packet: Packet| String::from_utf8(packet.body().to_vec()).expect("UTF-8");
+        std::mem::take(&mut self.end().told).into_iter().map(text).collect()
+    }
+
     /// Answers what it was asked first.
     pub(super) fn answers(&mut self, answer: &str) {
         self.answers_nth(0, answer);

@@ -47,7 +47,7 @@ const GOOD: &[(&str, &str)] = &[
     (r#"{"header":{"status":"0","command":"none","commandData":null},"payload":null}"#, "none <- -"),
     (r#"{"header":{"status":"0","command":"none"},"payload":{"data":1}}"#, "none <- -"),
     (r#"{"header":{"status":"0","command":"sendClients","commandData":[]},"payload":{"data":1}}"#, "sendClients  <- 1"),
-    (r#"{"header":{"status":"0","command":"sendClients","commandData":["al\u0069ce","alice","alice"],"x":{},"id":[]},"payload":{"data":1,"type":7}}"#, "sendClients alice,alice,alice <- 1"),
+    (r#"{"header":{"status":"0","command":"sendClients","commandData":["al\u0069ce","alice","alice"],"x":{},"id":"i"},"payload":{"data":1,"type":7}}"#, "sendClients alice,alice,alice <- 1"),
     (r#"{"header":{"status":"0","commands":[]}}"#, ""),
     (r#"{"header":{"status":"0","commands":[{"command":"sendClients","commandData":["alice"]},{"command":"sendServers","commandData":["b"],"payload":{"data":2}},{"command":"none"}]},"payload":{"data":1}}"#, "sendClients alice <- 1; sendServers b <- 2; none <- -"),
     (r#"{"header":{"status":"0","commands":[ {"payload":null,"command":"reply"} , {"payload":{"data":[[[[]]]]},"command":"reply"} ]},"payload":{"data":1}}"#, "reply <- 1; reply <- [[[[]]]]"),
