@@ -22,7 +22,6 @@ use crate::transport::Acceptor;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -135,7 +134,9 @@ struct Server {
 impl Server {
     fn start(config: &Config) -> Result<Server, StartError> {
         sys::keep_descriptors_from_children().map_err(io_error("descriptors"))?;
-        raise_descriptor_limit();
+        if let Err(error) = sys::raise_descriptor_limit() {
+            warn!("the limit of open files stays as it is: {error}");
+        }
         for warning in config::warnings(config) {
             warn!("{warning}");
         }
@@ -321,15 +322,6 @@ fn lock_state_directory(directory: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Running(directory.to_owned())),
         Err(error) => Err(failed()(error.into())),
-    }
-}
-
-/// Each connection needs a descriptor; as many are taken as the system gives.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    if let Err(error) = raised {
-        warn!("the limit of open files stays at {:?}: {error}", limit.current);
     }
 }
 

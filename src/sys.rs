@@ -1,16 +1,23 @@
-//! The few system calls that need `unsafe`, each with the reason why it is sound. No other file may have any.
+//! What is asked of the system for the process as a whole. Some of it needs `unsafe`, each with the reason why it is
+//! sound; no other file may have any.
 
 #![allow(unsafe_code)]
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{FdFlags, dup2, fcntl_setfd};
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Where a handler finds its channel when it is not its standard input and output.
 const CHANNEL_FD: RawFd = 3;
+
+/// Each connection needs a descriptor: takes as many as the system gives.
+pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
 
 /// Keeps every descriptor but the standard three from children. Whoever launched the server may have left some open;
 /// ours are made that way.

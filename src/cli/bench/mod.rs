@@ -18,11 +18,11 @@ mod wire;
 use super::{Failure, output, parse, print, warn};
 use crate::client::Client;
 use crate::signals::Signals;
+use crate::sys;
 use crossbeam_channel::{Receiver, bounded, select};
 use load::{Load, Part, Shared, Tally, nanos};
 use plan::Plan;
 use report::Figures;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use session::Session;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -108,7 +108,9 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let (plan, password) = Plan::new(&matches, |name| std::env::var(name).ok())?;
     let plan = Arc::new(plan);
     let progress = Progress { told: !matches.opt_present("quiet") && io::stderr().is_terminal() };
-    raise_descriptor_limit();
+    if let Err(error) = sys::raise_descriptor_limit() {
+        warn(format_args!("the limit of open files stays as it is: {error}"));
+    }
     let clients = crew::log_in(&plan, password, |count| progress.tell(format_args!("{count} of {} logged in", plan.names.len())))?;
     let (signals, stop) = Signals::start().map_err(|error| crew::no_thread(&error))?;
     let result = carry_out(&plan, clients, &stop, &progress);
@@ -135,14 +137,6 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         (Some(broken), _) => Err(Failure::unavailable(broken)),
         (None, Some(faults)) => Err(Failure::software(format_args!("not every message is accounted for: {faults}"))),
         (None, None) => Ok(()),
-    }
-}
-
-/// Each connection needs a descriptor; as many are taken as the system gives.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        warn(format_args!("the limit of open files stays at {:?}: {error}", limit.current));
     }
 }
 
