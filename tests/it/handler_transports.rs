@@ -4,6 +4,7 @@ use crate::fault::{Elsewhere, asks, bad, delivery, entry, fifo, good, meet, serv
 use crate::world::{Client, Home};
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
 
 #[test]
 fn every_transport_carries_messages_in_every_framing() {
@@ -243,12 +244,14 @@ fn a_program_that_fails_each_message_does_not_fill_the_log() {
     let listener = UnixListener::bind(home.path().join("u")).expect("a socket");
     let server = home.serve();
     let mut alice = server.log_in("alice");
-    let count = 2000;
-    for _ in 0..count {
+    let began = Instant::now();
+    for _ in 0..2000 {
         alice.sends_message("x", "1", "m");
         drop(listener.accept().expect("a connection"));
         bad(&mut alice, "m", "handlerCrashed");
     }
     let lines = server.log().matches("WARN  handler: handler x ").count();
-    assert!((1..count / 2).contains(&lines), "{lines} lines");
+    // A hundred a second, and in each how many more there were; of 2,000 that is few, unless the machine is slow just now.
+    let lines_max = 101 * (began.elapsed().as_secs() as usize + 2);
+    assert!((1..=lines_max).contains(&lines), "{lines} lines, {lines_max} at most");
 }
