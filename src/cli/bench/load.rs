@@ -116,7 +116,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new() -> Tally {
-        // From 100 ns to an hour, three digits.
+        // From 100 ns to an hour, three digits. It fails only below 1, below twice the lower bound, or above five digits.
         let histogram = || Histogram::new_with_bounds(100, 3_600_000_000_000, 3).expect("bounds and digits that it allows");
         let faults = Faults::default();
         Tally { faults, messages: 0, deliveries: 0, unsent: 0, delivery: histogram(), report: histogram(), behind: histogram() }
@@ -128,6 +128,7 @@ impl Tally {
         self.deliveries += other.deliveries;
         self.unsent += other.unsent;
         for (mine, theirs) in [(&mut self.delivery, other.delivery), (&mut self.report, other.report), (&mut self.behind, other.behind)] {
+            // It fails only for values out of bounds, and `new` gives all of them the same.
             mine.add(theirs).expect("histograms of the same bounds");
         }
     }
