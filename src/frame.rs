@@ -431,6 +431,18 @@ mod tests {
     }
 
     #[test]
+    fn a_small_frame_keeps_little_more_than_itself_alive() {
+        let mut decoder = Decoder::new(Framing::Length, 1 << 20);
+        decoder.feed(&wire(Framing::Length, &vec![vec![b' '; 100]; 500]));
+        let mut shared = 0;
+        while let Some(frame) = decoder.frame().expect("within the cap") {
+            assert!(frame.0.shared.len() <= SHARED_BYTES_MAX);
+            shared = shared.max(frame.0.shared.len());
+        }
+        assert!(shared > 10 * 100, "those that came together share");
+    }
+
+    #[test]
     fn the_room_of_a_large_frame_is_given_back() {
         let mut decoder = Decoder::new(Framing::Length, 1 << 20);
         let large = wire(Framing::Length, &[vec![b' '; 1 << 20]]);

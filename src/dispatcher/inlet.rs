@@ -165,12 +165,33 @@ mod tests {
     }
 
     #[test]
-    fn who_is_left_alone_is_told() {
+    fn who_is_left_alone_is_told_also_in_his_sleep() {
+        for round in 0..200 {
+            let (inlet, inbox) = channel(1);
+            let (done, told) = crossbeam_channel::bounded(1);
+            let thread = crate::thread::spawn("receiving", 64 << 10, move || done.send(inbox.receive(None).err()));
+            while !inlet.sleeper.asleep.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            // Between saying that it sleeps and sleeping it looks once more; in most rounds it is past that.
+            (0..round).for_each(|_| std::thread::yield_now());
+            drop(inlet);
+            assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(Some(Nothing::Ever)));
+            thread.expect("a thread").join().expect("no panic").expect("somebody listens");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_received() {
         let (inlet, inbox) = channel(1);
         assert_eq!(inlet.send(Inbound::Quit), Ok(()));
         drop(inlet);
         assert!(inbox.receive(None).is_ok());
         assert_eq!(inbox.receive(None).err(), Some(Nothing::Ever));
+    }
+
+    #[test]
+    fn a_send_to_nobody_fails() {
         let (inlet, inbox) = channel(1);
         drop(inbox);
         assert_eq!(inlet.send(Inbound::Quit), Err(Ended));

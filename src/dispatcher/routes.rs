@@ -128,3 +128,26 @@ impl Route {
         self.under_way.remove(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_handler_that_can_tell_it_from_a_message_is_told_of_its_answers() {
+        for (envelope, per_message) in [(true, false), (true, true), (false, false), (false, true)] {
+            let config = RouteConfig {
+                kind: TypeName::new("chat").expect("a type"),
+                envelope,
+                per_message,
+                framing: config::Framing::Length,
+                in_flight: 1,
+                queue: 1,
+                queue_wait: Duration::ZERO,
+                timeout: Duration::ZERO,
+            };
+            let mut routes = Routes::new(vec![config]);
+            assert_eq!(routes.get(RouteId(0)).is_told_outcomes(), envelope && !per_message, "{envelope} {per_message}");
+        }
+    }
+}

@@ -72,12 +72,18 @@ mod tests {
 
     #[test]
     fn who_waits_is_told_when_there_is_room() {
-        let incoming = Incoming::new(100 << 10);
-        incoming.add(200 << 10);
-        let waiting = Arc::clone(&incoming);
-        let body = move || waiting.wait(50 << 10, Duration::from_secs(60));
-        let thread = crate::thread::spawn("waiting", 64 << 10, body).expect("a thread");
-        incoming.give_back(150 << 10);
-        assert!(thread.join().expect("no panic"));
+        const TIMEOUT: Duration = Duration::from_secs(20);
+        let began = std::time::Instant::now();
+        // Whether the thread waits already cannot be seen; in so many rounds it does in some.
+        for round in 0..200 {
+            let incoming = Incoming::new(100 << 10);
+            incoming.add(200 << 10);
+            let waiting = Arc::clone(&incoming);
+            let thread = crate::thread::spawn("waiting", 64 << 10, move || waiting.wait(50 << 10, TIMEOUT)).expect("a thread");
+            (0..round).for_each(|_| std::thread::yield_now());
+            incoming.give_back(150 << 10);
+            assert!(thread.join().expect("no panic"));
+            assert!(began.elapsed() < TIMEOUT, "nobody told it, it only looked again in the end");
+        }
     }
 }

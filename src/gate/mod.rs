@@ -170,16 +170,23 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_place_given_back_wakes_the_thread() {
         let gate = Arc::new(Gate::new(1));
         assert!(gate.try_enter(7));
         assert!(!gate.try_enter(7));
-        let waiting = Arc::clone(&gate);
-        let thread = crate::thread::spawn("waiting", 64 << 10, move || waiting.wait_for_room()).expect("a thread");
+        let (done, woken) = crossbeam_channel::bounded(1);
+        let theirs = Arc::clone(&gate);
+        let thread = crate::thread::spawn("waiting", 64 << 10, move || done.send(theirs.wait_for_room()));
+        // It says so under the lock that it waits with, so from here on it must be told.
+        while !gate.waiting.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         gate.settle(1, 7);
-        assert!(thread.join().expect("no panic"));
+        assert_eq!(woken.recv_timeout(Duration::from_secs(20)), Ok(true));
+        thread.expect("a thread").join().expect("no panic").expect("somebody listens");
         assert!(gate.try_enter(7));
     }
 

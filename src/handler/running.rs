@@ -6,9 +6,8 @@ use super::stderr::Lines;
 use crate::connection::handler::{Complaint, End};
 use crate::name::TypeName;
 use crate::outlet::Outlet;
-use crate::transport::{Sink, Socket, Source};
+use crate::transport::{PipeStop, Sink, Socket, Source};
 use log::info;
-use mio::Waker;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -49,7 +48,7 @@ pub(super) enum Stopper {
     #[default]
     None,
     Socket(Arc<Socket>),
-    Pipe(Arc<Waker>),
+    Pipe(Arc<PipeStop>),
     Dialing(Arc<Dialing>),
 }
 
@@ -66,7 +65,7 @@ impl Running {
         match &self.stopper {
             Stopper::None => {}
             Stopper::Socket(socket) => socket.shutdown(Shutdown::Both),
-            Stopper::Pipe(waker) => drop(waker.wake()),
+            Stopper::Pipe(stop) => stop.order(),
             Stopper::Dialing(dialing) => dialing.under_way.abandon_all(),
         }
         let end = self.reader.take().and_then(|reader| reader.join().ok());

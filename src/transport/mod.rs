@@ -8,7 +8,7 @@ mod pipe;
 pub mod unix;
 
 pub use acceptor::Acceptor;
-pub use pipe::{PipeReader, PipeWriter, pipe_ends};
+pub use pipe::{PipeReader, PipeStop, PipeWriter, pipe_ends};
 
 use rustix::buffer::spare_capacity;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};

@@ -7,6 +7,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const PIPE: Token = Token(0);
@@ -20,13 +21,13 @@ pub struct PipeReader {
     fd: OwnedFd,
     poll: Poll,
     events: Events,
-    stopped: bool,
+    stop: Arc<PipeStop>,
     /// What may still be read once it is stopped: somebody else may hold the pipe and write for ever.
     left: usize,
 }
 
 impl PipeReader {
-    /// Waits for bytes. After the waker was used: what is there is still read, then the input is at its end.
+    /// Waits for bytes. After [`PipeStop::order`]: what is there is still read, then the input is at its end.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             // Readiness comes once for each change, so the pipe is read until it is empty before the next wait.
@@ -35,20 +36,40 @@ impl PipeReader {
             }
             match read_fd(self.fd.as_fd(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(bytes) if self.stopped => {
+                Ok(bytes) if self.stop.is_ordered() => {
                     self.left = self.left.saturating_sub(bytes);
                     return Ok(bytes);
                 }
                 result => return result,
             }
-            if self.stopped {
+            if self.stop.is_ordered() {
                 return Ok(0);
             }
             match self.poll.poll(&mut self.events, None) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => self.stopped |= self.events.iter().any(|event| event.token() == WAKER),
+                _ => {} // what it was is seen by looking again
             }
         }
+    }
+}
+
+/// Ends the reading of a pipe. The flag is looked at after each read: whoever writes without end leaves no moment in
+/// which the reader waits and a wake-up alone would reach it.
+#[derive(Debug)]
+pub struct PipeStop {
+    ordered: AtomicBool,
+    waker: Waker,
+}
+
+impl PipeStop {
+    /// What is in the pipe is still read, then the input is at its end.
+    pub fn order(&self) {
+        self.ordered.store(true, Ordering::SeqCst);
+        let _ = self.waker.wake(); // fails only if there is no reader any longer
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.ordered.load(Ordering::SeqCst)
     }
 }
 
@@ -76,13 +97,42 @@ impl PipeWriter {
 }
 
 /// Our ends of the pipes to a child's standard input and output, and what ends the reading.
-pub fn pipe_ends(stdin: OwnedFd, stdout: OwnedFd) -> io::Result<(PipeReader, PipeWriter, Arc<Waker>)> {
+pub fn pipe_ends(stdin: OwnedFd, stdout: OwnedFd) -> io::Result<(PipeReader, PipeWriter, Arc<PipeStop>)> {
     for fd in [&stdin, &stdout] {
         rustix::io::ioctl_fionbio(fd, true)?;
     }
     let poll = Poll::new()?;
     poll.registry().register(&mut SourceFd(&stdout.as_raw_fd()), PIPE, Interest::READABLE)?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let reader = PipeReader { fd: stdout, poll, events: Events::with_capacity(2), stopped: false, left: LEFT_BYTES_MAX };
-    Ok((reader, PipeWriter { fd: Mutex::new(Some(stdin)) }, waker))
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    let stop = Arc::new(PipeStop { ordered: AtomicBool::new(false), waker });
+    let reader = PipeReader { fd: stdout, poll, events: Events::with_capacity(2), stop: Arc::clone(&stop), left: LEFT_BYTES_MAX };
+    Ok((reader, PipeWriter { fd: Mutex::new(Some(stdin)) }, stop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn who_writes_for_ever_is_not_read_for_ever() {
+        let (theirs, mut flood) = io::pipe().expect("a pipe");
+        let (_stdin, ours) = io::pipe().expect("a pipe");
+        let (mut reader, _writer, stop) = pipe_ends(ours.into(), theirs.into()).expect("our ends");
+        let body = move || while flood.write_all(&[b'x'; 4096]).is_ok() {};
+        let thread = crate::thread::spawn("flood", 64 << 10, body).expect("a thread");
+        let mut buffer = Vec::with_capacity(64 << 10);
+        stop.order();
+        let mut read = 0;
+        loop {
+            buffer.clear();
+            match reader.read(&mut buffer).expect("bytes, or the end") {
+                0 => break,
+                bytes => read += bytes,
+            }
+            assert!(read <= 2 * LEFT_BYTES_MAX, "no end in sight");
+        }
+        drop(reader);
+        thread.join().expect("no panic");
+    }
 }
