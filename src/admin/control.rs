@@ -11,7 +11,7 @@ use crate::frame::{Frame, Packet};
 use crate::name::Username;
 use crate::protocol::informer::{self, Question};
 use crate::store::Store;
-use crate::transport::{Acceptor, Socket, Source};
+use crate::transport::{Acceptor, Socket, SocketReader};
 use log::{debug, info};
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -41,9 +41,9 @@ pub fn start(state_directory: &Path, store: Store, inbound: Inlet) -> io::Result
 fn converse(stream: UnixStream, store: &Store, inbound: &Inlet) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let answers = stream.try_clone()?;
-    let socket = Arc::new(Socket::Unix(stream));
-    socket.set_read_timeout(Some(PATIENCE))?;
-    read_questions(Source::Socket(socket), |frame| {
+    let mut reader = SocketReader::new(Arc::new(Socket::Unix(stream)));
+    reader.set_timeout(Some(PATIENCE))?;
+    read_questions(reader, |frame| {
         let packet = match answer(frame, store, inbound) {
             Ok(()) => informer::success(b"null"),
             Err(message) => informer::failure(&message),

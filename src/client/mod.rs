@@ -34,7 +34,7 @@ use crate::frame::{Decoder, Frame, PREFIX_BYTES, TooLarge};
 use crate::name::DUMMY;
 use crate::password::Password;
 use crate::protocol::report::put_string;
-use crate::transport::{Socket, Source, unix};
+use crate::transport::{Socket, SocketReader, unix};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -54,7 +54,7 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// A connection to a server.
 pub struct Client {
     socket: Arc<Socket>,
-    source: Source,
+    reader: SocketReader,
     decoder: Decoder,
     login_deadline: Instant,
 }
@@ -68,8 +68,8 @@ impl Client {
         let login_deadline = Instant::now() + timeout;
         let socket = open(address, timeout, login_deadline);
         let socket = Arc::new(socket.map_err(|source| ClientError::Connect { address: address.clone(), source })?);
-        let source = Source::Socket(Arc::clone(&socket));
-        Ok(Client { socket, source, decoder: Decoder::new(Framing::Length, FRAME_BYTES_MAX), login_deadline })
+        let reader = SocketReader::new(Arc::clone(&socket));
+        Ok(Client { socket, reader, decoder: Decoder::new(Framing::Length, FRAME_BYTES_MAX), login_deadline })
     }
 
     /// Logs in, and waits for the report on it. Nothing else may have been sent before.
@@ -135,8 +135,8 @@ impl Client {
             if left == Some(Duration::ZERO) {
                 return Err(ClientError::TimedOut);
             }
-            self.socket.set_read_timeout(left)?;
-            match self.source.read(self.decoder.space(READ_BYTES)) {
+            self.reader.set_timeout(left)?;
+            match self.reader.read(self.decoder.space(READ_BYTES)) {
                 Ok(0) if self.decoder.pending() == 0 => return Ok(None),
                 Ok(0) => return Err(ClientError::Closed),
                 Ok(_) => {}

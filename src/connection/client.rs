@@ -15,7 +15,7 @@ use crate::gate::CloseReason;
 use crate::gate::{Gate, Incoming};
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
-use crate::transport::{Sink, Socket, Source};
+use crate::transport::{Sink, Socket, SocketReader};
 use log::{debug, info};
 use std::io;
 use std::net::Shutdown;
@@ -70,7 +70,7 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
     }
     let mut client = Client {
         shared,
-        source: Source::Socket(Arc::clone(&socket)),
+        reader: SocketReader::new(Arc::clone(&socket)),
         socket: &socket,
         decoder: Decoder::new(Framing::Length, limits.frame_bytes_before_login),
         read_bytes: READ_BYTES_MIN,
@@ -106,7 +106,7 @@ enum End {
 
 struct Client<'a> {
     shared: &'a Arc<Shared>,
-    source: Source,
+    reader: SocketReader,
     socket: &'a Socket,
     decoder: Decoder,
     /// How much is read at once.
@@ -128,7 +128,7 @@ impl Client<'_> {
             // A large frame is read in steps that grow with what came of it, never with what it promises.
             let missing = self.decoder.announced().unwrap_or(0).saturating_sub(self.decoder.pending());
             let space = self.read_bytes.max(missing.min(self.decoder.pending()).min(GROW_BYTES_MAX));
-            match self.source.read(self.decoder.space(space)) {
+            match self.reader.read(self.decoder.space(space)) {
                 Ok(0) => {
                     self.session.flush();
                     return End::Input;
@@ -231,7 +231,7 @@ impl Client<'_> {
             return None;
         }
         self.read_timeout = timeout;
-        let set = self.socket.set_read_timeout(timeout);
+        let set = self.reader.set_timeout(timeout);
         set.is_err().then_some(End::Broken(CloseReason::Broken))
     }
 
@@ -280,11 +280,11 @@ impl Client<'_> {
         let mut buffer = Vec::with_capacity(READ_BYTES_MAX);
         while discarded < LINGER_BYTES {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO || self.socket.set_read_timeout(Some(left)).is_err() {
+            if left == Duration::ZERO || self.reader.set_timeout(Some(left)).is_err() {
                 break;
             }
             buffer.clear();
-            match self.source.read(&mut buffer) {
+            match self.reader.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => discarded += bytes,
             }

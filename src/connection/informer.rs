@@ -14,7 +14,7 @@ use crate::gate::Gate;
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::protocol::informer;
-use crate::transport::{Sink, Socket, Source};
+use crate::transport::{Sink, Socket, SocketReader};
 use log::debug;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub fn serve(inbound: &Inlet, conn: ConnId, stream: UnixStream, outgoing: &Arc<T
             false
         }
     };
-    read_questions(Source::Socket(Arc::clone(&socket)), ask);
+    read_questions(SocketReader::new(Arc::clone(&socket)), ask);
     gate.wait_idle();
     outlet.finish();
     outlet.wait_shut(Instant::now() + LINGER);
@@ -65,7 +65,7 @@ pub fn serve(inbound: &Inlet, conn: ConnId, stream: UnixStream, outgoing: &Arc<T
 }
 
 /// Gives each frame to `take` until it says that it was the last, or the input ends.
-pub fn read_questions(mut source: Source, mut take: impl FnMut(&Frame) -> bool) {
+pub fn read_questions(mut source: SocketReader, mut take: impl FnMut(&Frame) -> bool) {
     let mut decoder = Decoder::new(Framing::Length, FRAME_BYTES_MAX);
     while matches!(source.read(decoder.space(READ_BYTES)), Ok(bytes) if bytes > 0) {
         loop {

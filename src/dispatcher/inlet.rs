@@ -97,16 +97,19 @@ impl Inbox {
     pub fn receive(&self, deadline: Option<Instant>) -> Result<Inbound, Nothing> {
         self.sleeper.thread.get_or_init(std::thread::current);
         loop {
-            if let Some(received) = self.look() {
+            let received = self.look();
+            if !matches!(received, Err(Nothing::Yet)) {
                 return received;
             }
             std::thread::yield_now();
-            if let Some(received) = self.look() {
+            let received = self.look();
+            if !matches!(received, Err(Nothing::Yet)) {
                 return received;
             }
             self.sleeper.asleep.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if let Some(received) = self.look() {
+            let received = self.look();
+            if !matches!(received, Err(Nothing::Yet)) {
                 self.sleeper.asleep.store(false, Ordering::Relaxed);
                 return received;
             }
@@ -123,12 +126,12 @@ impl Inbox {
         self.receiver.try_iter().take(items_max)
     }
 
-    fn look(&self) -> Option<Result<Inbound, Nothing>> {
-        match self.receiver.try_recv() {
-            Ok(inbound) => Some(Ok(inbound)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(Nothing::Ever)),
-        }
+    /// What is there already.
+    pub fn look(&self) -> Result<Inbound, Nothing> {
+        self.receiver.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => Nothing::Yet,
+            TryRecvError::Disconnected => Nothing::Ever,
+        })
     }
 }
 

@@ -17,12 +17,17 @@ use crate::outlet::{Outlet, Sent};
 use crate::transport::Socket;
 use crossbeam_channel::Sender;
 use foldhash::HashMap;
+use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// How many inbound items one batch takes at most, so that effects are not put off for ever.
 const BATCH_MAX: usize = 256;
+/// How many clients are written to before it looks again what came in.
+const PORTS_MAX: usize = 32;
+/// With so much collected for clients, it is written before anything more is taken in.
+const COLLECTED_MAX: usize = 4096;
 
 /// What comes to the dispatcher's thread.
 #[derive(Debug)]
@@ -103,8 +108,10 @@ struct Tables {
     links: HashMap<RouteId, Linked>,
     /// Of all connections, also those that are gone.
     settled_bytes: usize,
-    /// Those for which something was collected in this batch, in the order of the first of it.
-    dirty_ports: Vec<ConnId>,
+    /// Those for which something was collected, in the order of the first of it.
+    dirty_ports: VecDeque<ConnId>,
+    /// How many packets and ports that is.
+    collected: usize,
     dirty_links: Vec<RouteId>,
 }
 
@@ -129,53 +136,81 @@ impl Runner {
         let mut effects = Vec::new();
         let mut quit = false;
         while !quit {
-            let received = self.inbox.receive(self.dispatcher.next_deadline());
-            let now = Instant::now();
-            match received {
-                Ok(first) => {
-                    let rest = self.inbox.rest(BATCH_MAX);
-                    let rest: Vec<Inbound> = rest.collect();
-                    for inbound in std::iter::once(first).chain(rest) {
-                        if matches!(inbound, Inbound::AttachHandler(..)) {
-                            // What is collected for the last start of a handler must not be written to the next.
-                            self.carry_out(now, &mut tables, &mut effects);
-                        }
-                        quit |= tables.take(&mut self.dispatcher, now, inbound, &mut effects);
-                    }
-                }
-                Err(Nothing::Yet) => {}
-                Err(Nothing::Ever) => quit = true,
-            }
-            self.dispatcher.handle(now, Event::Tick, &mut effects);
-            self.carry_out(now, &mut tables, &mut effects);
+            quit = self.take_in(&mut tables, &mut effects);
+            self.write_to_handlers(&mut tables);
+            self.write_to_clients(&mut tables, &mut effects);
+        }
+        while !tables.dirty_ports.is_empty() {
+            self.write_to_clients(&mut tables, &mut effects);
         }
     }
 
-    /// Carries out all effects; those that follow from a connection being too slow as well.
-    fn carry_out(&mut self, now: Instant, tables: &mut Tables, effects: &mut Vec<Effect>) {
-        while !effects.is_empty() {
-            for effect in effects.drain(..) {
-                self.carry_out_one(tables, effect);
-            }
-            self.incoming.give_back(std::mem::take(&mut tables.settled_bytes));
-            for route in tables.dirty_links.drain(..) {
-                let Some(Linked { generation, link: Link::Stream(outlet), packets }) = tables.links.get_mut(&route) else { continue };
-                match outlet.send(packets) {
-                    Sent::All | Sent::WaitsOn => {}
-                    Sent::Waits => self.flusher.take(outlet),
-                    // It may hold no more than it may have under way; what is beyond that, it was given up for.
-                    Sent::Overflowed => (self.orders)(route, *generation, Order::Replace("does not read its requests".into())),
-                    Sent::Broken => (self.orders)(route, *generation, Order::Closed),
+    /// Takes what waits, or waits for something if there is nothing left to write. Whether that was the last.
+    fn take_in(&mut self, tables: &mut Tables, effects: &mut Vec<Effect>) -> bool {
+        let first = if tables.dirty_ports.is_empty() {
+            self.inbox.receive(self.dispatcher.next_deadline())
+        } else if tables.collected < COLLECTED_MAX {
+            self.inbox.look()
+        } else {
+            Err(Nothing::Yet)
+        };
+        let now = Instant::now();
+        let mut quit = false;
+        match first {
+            Ok(first) => {
+                let rest: Vec<Inbound> = self.inbox.rest(BATCH_MAX).collect();
+                for inbound in std::iter::once(first).chain(rest) {
+                    if matches!(inbound, Inbound::AttachHandler(..)) {
+                        // What is collected for the last start of a handler must not be written to the next.
+                        self.carry_out(tables, effects);
+                        self.write_to_handlers(tables);
+                    }
+                    quit |= tables.take(&mut self.dispatcher, now, inbound, effects);
                 }
-                packets.clear();
             }
-            for conn in tables.dirty_ports.drain(..) {
-                let Some(attached) = tables.ports.get_mut(&conn) else { continue };
-                if attached.flush(&self.flusher) == Sent::Overflowed {
-                    self.dispatcher.handle(now, Event::Overflowed(conn), effects);
-                }
+            Err(Nothing::Yet) => {}
+            Err(Nothing::Ever) => quit = true,
+        }
+        self.dispatcher.handle(now, Event::Tick, effects);
+        self.carry_out(tables, effects);
+        quit
+    }
+
+    /// Carries out all effects; what is to be written is collected.
+    fn carry_out(&mut self, tables: &mut Tables, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            self.carry_out_one(tables, effect);
+        }
+        self.incoming.give_back(std::mem::take(&mut tables.settled_bytes));
+    }
+
+    /// Writes what was collected for handlers.
+    fn write_to_handlers(&mut self, tables: &mut Tables) {
+        for route in tables.dirty_links.drain(..) {
+            let Some(Linked { generation, link: Link::Stream(outlet), packets }) = tables.links.get_mut(&route) else { continue };
+            match outlet.send(packets) {
+                Sent::All | Sent::WaitsOn => {}
+                Sent::Waits => self.flusher.take(outlet),
+                // It may hold no more than it may have under way; what is beyond that, it was given up for.
+                Sent::Overflowed => (self.orders)(route, *generation, Order::Replace("does not read its requests".into())),
+                Sent::Broken => (self.orders)(route, *generation, Order::Closed),
+            }
+            packets.clear();
+        }
+    }
+
+    /// Writes what was collected for some clients, those first that have waited the longest.
+    fn write_to_clients(&mut self, tables: &mut Tables, effects: &mut Vec<Effect>) {
+        for _ in 0..PORTS_MAX {
+            let Some(conn) = tables.dirty_ports.pop_front() else { break };
+            tables.collected -= 1;
+            let Some(attached) = tables.ports.get_mut(&conn) else { continue };
+            tables.collected -= attached.packets.len();
+            if attached.flush(&self.flusher) == Sent::Overflowed {
+                self.dispatcher.handle(Instant::now(), Event::Overflowed(conn), effects);
             }
         }
+        self.carry_out(tables, effects);
     }
 
     fn carry_out_one(&mut self, tables: &mut Tables, effect: Effect) {
@@ -195,7 +230,9 @@ impl Runner {
                 }
             }
             Effect::Forget(conn) => {
-                tables.ports.remove(&conn);
+                if let Some(attached) = tables.ports.remove(&conn).filter(|attached| attached.dirty) {
+                    tables.collected -= attached.packets.len();
+                }
             }
             Effect::Ask(route, request, packet) => match tables.links.get(&route) {
                 Some(Linked { link: Link::PerMessage(link), .. }) => link.ask(request, packet),
@@ -244,9 +281,12 @@ impl Tables {
 
     fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Attached)) {
         let Some(attached) = self.ports.get_mut(&conn) else { return };
+        let before = attached.packets.len();
         change(attached);
+        self.collected += attached.packets.len() - before;
         if !std::mem::replace(&mut attached.dirty, true) {
-            self.dirty_ports.push(conn);
+            self.dirty_ports.push_back(conn);
+            self.collected += 1;
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::frame::{Decoder, Packet};
 use crate::logging::Quota;
 use crate::name::RequestId;
 use crate::protocol::reason::Reason;
-use crate::transport::{Socket, Source, unix};
+use crate::transport::{Socket, SocketReader, unix};
 use crossbeam_channel::{Receiver, Sender};
 use log::warn;
 use std::collections::HashMap;
@@ -215,7 +215,8 @@ fn connect(dialing: &Dialing, request: RequestId) -> io::Result<UnixStream> {
 fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &Packet) -> Result<Event, Complaint> {
     let broken = |error: io::Error| Complaint::with("broke the connection", error);
     let socket = Arc::new(Socket::Unix(stream));
-    socket.set_read_timeout(Some(dialing.timeout)).map_err(broken)?;
+    let mut reader = SocketReader::new(Arc::clone(&socket));
+    reader.set_timeout(Some(dialing.timeout)).map_err(broken)?;
     match dialing.under_way.lock().requests.get_mut(&request) {
         Some(place) => *place = Some(Arc::clone(&socket)),
         None => return Err("was not waited for".into()),
@@ -227,13 +228,12 @@ fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &
         }
     }
     let reading = &dialing.reading;
-    let mut source = Source::Socket(socket);
     let mut decoder = Decoder::new(reading.framing, reading.frame_bytes_max);
     loop {
         if let Some(frame) = handler::next_frame(reading, &mut decoder)? {
             return Ok(handler::answered(reading, &frame, Some(request)));
         }
-        if source.read(decoder.space(16 << 10)).map_err(broken)? == 0 {
+        if reader.read(decoder.space(16 << 10)).map_err(broken)? == 0 {
             return Err("closed the connection without an answer".into());
         }
     }

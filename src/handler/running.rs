@@ -6,7 +6,7 @@ use super::stderr::Lines;
 use crate::connection::handler::{Complaint, End};
 use crate::name::TypeName;
 use crate::outlet::Outlet;
-use crate::transport::{PipeStop, Sink, Socket, Source};
+use crate::transport::{PipeStop, Sink, Socket, SocketReader, Source};
 use log::info;
 use std::fs::File;
 use std::io::{self, Read};
@@ -55,7 +55,7 @@ pub(super) enum Stopper {
 impl Ends {
     pub(super) fn of(stream: UnixStream) -> Ends {
         let socket = Arc::new(Socket::Unix(stream));
-        Ends::Stream(Source::Socket(Arc::clone(&socket)), Sink::Socket(Arc::clone(&socket)), Stopper::Socket(socket))
+        Ends::Stream(Source::Socket(SocketReader::new(Arc::clone(&socket))), Sink::Socket(Arc::clone(&socket)), Stopper::Socket(socket))
     }
 }
 

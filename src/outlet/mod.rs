@@ -5,18 +5,16 @@
 //! new goes behind it, so the order is kept. No lock is held while anything blocks.
 
 pub mod flusher;
+mod gather;
 
 use crate::frame::Packet;
 use crate::transport::Sink;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How many parts go into one system call (two to a packet); the kernel takes 1,024.
-const PARTS_MAX: usize = 64;
 
 /// What may wait.
 #[derive(Debug, Clone, Copy)]
@@ -200,18 +198,7 @@ impl Outlet {
     fn write(&self, packets: &[Packet], mut offset: usize) -> io::Result<(usize, usize)> {
         let mut whole = 0;
         while whole < packets.len() {
-            let mut parts = [IoSlice::new(&[]); PARTS_MAX];
-            let mut count = 0;
-            let mut skip = offset;
-            for packet in packets[whole..].iter().take(PARTS_MAX / 2) {
-                for part in packet.parts().into_iter().filter(|part| !part.is_empty()) {
-                    let skipped = skip.min(part.len());
-                    skip -= skipped;
-                    parts[count] = IoSlice::new(&part[skipped..]);
-                    count += 1;
-                }
-            }
-            let mut written = match self.sink.try_write(&parts[..count]) {
+            let mut written = match gather::gather(&packets[whole..], offset, |parts| self.sink.try_write(parts)) {
                 Ok(written) => written + offset,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((whole, offset)),
                 Err(error) => return Err(error),

@@ -5,64 +5,25 @@
 
 mod acceptor;
 mod pipe;
+mod socket;
 pub mod unix;
 
 pub use acceptor::Acceptor;
 pub use pipe::{PipeReader, PipeStop, PipeWriter, pipe_ends};
+pub use socket::{Socket, SocketReader};
 
 use rustix::buffer::spare_capacity;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A connected socket.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP over IPv4 or IPv6.
-    Tcp(TcpStream),
-    /// A UNIX socket, or one end of a socketpair.
-    Unix(UnixStream),
-}
-
-impl Socket {
-    /// Ends one or both directions; a thread that blocks in a read on it wakes up.
-    pub fn shutdown(&self, how: Shutdown) {
-        // It fails when the other side was faster, which comes to the same.
-        let _ = match self {
-            Socket::Tcp(stream) => stream.shutdown(how),
-            Socket::Unix(stream) => stream.shutdown(how),
-        };
-    }
-
-    /// How long a read may block; `None` is for ever.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        // Zero would be refused: it means "for ever" to the kernel.
-        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
-        match self {
-            Socket::Tcp(stream) => stream.set_read_timeout(timeout),
-            Socket::Unix(stream) => stream.set_read_timeout(timeout),
-        }
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
 
 /// The reading half.
 #[derive(Debug)]
 pub enum Source {
     /// A socket.
-    Socket(Arc<Socket>),
+    Socket(SocketReader),
     /// A child's standard output.
     Pipe(PipeReader),
 }
@@ -71,7 +32,7 @@ impl Source {
     /// Waits for bytes and appends them to `buffer`, within its capacity. 0 is the end of the input.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match self {
-            Source::Socket(socket) => read_fd(socket.as_fd(), buffer),
+            Source::Socket(socket) => socket.read(buffer),
             Source::Pipe(pipe) => pipe.read(buffer),
         }
     }
@@ -102,7 +63,10 @@ impl Sink {
             let written = match self {
                 Sink::Socket(socket) => {
                     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                    sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), flags)
+                    match parts {
+                        [part] => send(socket, part, flags),
+                        _ => sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), flags),
+                    }
                 }
                 Sink::Pipe(pipe) => pipe.try_write(parts),
             };

@@ -6,7 +6,7 @@ use super::plan::{Pace, Plan};
 use super::wire;
 use crate::client::Client;
 use crate::frame::Decoder;
-use crate::transport::{Sink, Socket, Source};
+use crate::transport::{Sink, Socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
@@ -34,7 +34,6 @@ pub(super) struct Session {
     /// The sequence number of the first of them.
     first: u64,
     socket: Arc<Socket>,
-    source: Source,
     sink: Sink,
     out: Vec<u8>,
     written: usize,
@@ -45,7 +44,6 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(plan: &Plan, index: usize, client: Client) -> io::Result<Session> {
         let (socket, decoder) = client.into_parts();
-        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Session {
             index,
             book: Book::new(plan.ring, index, plan.ids),
@@ -54,7 +52,6 @@ impl Session {
             times: VecDeque::new(),
             first: 0,
             rest: (decoder.pending() > 0).then_some(decoder),
-            source: Source::Socket(Arc::clone(&socket)),
             sink: Sink::Socket(Arc::clone(&socket)),
             socket,
             out: Vec::new(),
@@ -69,7 +66,7 @@ impl Session {
 
     /// Reads what there is into `decoder`; `WouldBlock` if that is nothing.
     pub(super) fn read(&mut self, decoder: &mut Decoder, space: usize) -> io::Result<usize> {
-        self.source.read(decoder.space(space))
+        self.socket.try_read(decoder.space(space))
     }
 
     /// Whether one more message may be made.
