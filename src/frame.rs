@@ -11,7 +11,7 @@
 use crate::config::Framing;
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use triomphe::ThinArc;
 
 /// The bytes of length in front of each frame.
 pub const PREFIX_BYTES: usize = 4;
@@ -33,9 +33,9 @@ impl Frame {
         self.0.bytes()
     }
 
-    /// The bytes from `start` up to `end`; none of them if that is not a range of this frame.
-    pub fn slice(&self, start: usize, end: usize) -> Slice {
-        self.0.slice(start, end)
+    /// The same, to take parts of it.
+    pub fn all(&self) -> &Slice {
+        &self.0
     }
 }
 
@@ -55,7 +55,7 @@ impl fmt::Debug for Frame {
 /// A range of bytes that are shared, such as the untouched `data` in a frame; it keeps all of them alive.
 #[derive(Clone)]
 pub struct Slice {
-    shared: Arc<[u8]>,
+    shared: ThinArc<(), u8>,
     start: u32,
     end: u32,
 }
@@ -63,21 +63,36 @@ pub struct Slice {
 impl Slice {
     /// The bytes, exactly as they came.
     pub fn bytes(&self) -> &[u8] {
-        &self.shared[self.start as usize..self.end as usize]
+        &self.shared.slice[self.start as usize..self.end as usize]
     }
 
     /// A range of this slice; empty if there is no such range.
     pub fn slice(&self, start: usize, end: usize) -> Slice {
-        let inside = start <= end && end <= self.bytes().len();
+        let inside = start <= end && end <= self.len();
         // Both fit: what is shared is at most 1 GiB, the configuration's largest cap, and a length.
         let (start, end) = if inside { (start as u32, end as u32) } else { (0, 0) };
-        Slice { shared: Arc::clone(&self.shared), start: self.start + start, end: self.start + end }
+        Slice { shared: self.shared.clone(), start: self.start + start, end: self.start + end }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Leaves the first bytes out, all of them if there are not so many.
+    fn skip(&mut self, bytes: usize) {
+        self.start += bytes.min(self.len()) as u32;
     }
 }
 
 impl From<&[u8]> for Slice {
     fn from(bytes: &[u8]) -> Self {
-        Slice { shared: bytes.into(), start: 0, end: bytes.len() as u32 }
+        Slice { shared: ThinArc::from_header_and_slice((), bytes), start: 0, end: bytes.len() as u32 }
     }
 }
 
@@ -306,16 +321,19 @@ impl Decoder {
         let length = length as usize;
         self.check(length)?;
         let bytes = PREFIX_BYTES + length;
-        let whole = match self.whole.take() {
+        let mut whole = match self.whole.take() {
             Some(whole) => whole,
             None if self.pending() < bytes => return Ok(None),
             None => self.share_whole_frames(bytes),
         };
-        let left = whole.bytes().len();
-        if left > bytes {
-            self.whole = Some(whole.slice(bytes, left));
+        if whole.len() == bytes {
+            whole.skip(PREFIX_BYTES);
+            return Ok(Some(Frame(whole)));
         }
-        Ok(Some(Frame(whole.slice(PREFIX_BYTES, bytes))))
+        let frame = whole.slice(PREFIX_BYTES, bytes);
+        whole.skip(bytes);
+        self.whole = Some(whole);
+        Ok(Some(Frame(frame)))
     }
 
     /// Takes a frame of so many bytes out of the buffer, and with it those that follow, as far as they are whole and small.
@@ -436,8 +454,8 @@ mod tests {
         decoder.feed(&wire(Framing::Length, &vec![vec![b' '; 100]; 500]));
         let mut shared = 0;
         while let Some(frame) = decoder.frame().expect("within the cap") {
-            assert!(frame.0.shared.len() <= SHARED_BYTES_MAX);
-            shared = shared.max(frame.0.shared.len());
+            assert!(frame.0.shared.slice.len() <= SHARED_BYTES_MAX);
+            shared = shared.max(frame.0.shared.slice.len());
         }
         assert!(shared > 10 * 100, "those that came together share");
     }
@@ -458,11 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_outside_its_frame_is_empty() {
-        let frame = Frame::from(&b"abc"[..]);
-        assert_eq!(frame.slice(1, 3).bytes(), b"bc");
-        assert_eq!(frame.slice(2, 9).bytes(), b"");
-        assert_eq!(frame.slice(1, 3).slice(1, 2).bytes(), b"c");
-        assert_eq!(frame.slice(1, 3).slice(1, 3).bytes(), b"");
+    fn a_range_outside_its_slice_is_empty() {
+        let slice = Slice::from(&b"abc"[..]);
+        assert_eq!(slice.slice(1, 3).bytes(), b"bc");
+        assert_eq!(slice.slice(2, 9).bytes(), b"");
+        assert_eq!(slice.slice(1, 3).slice(1, 2).bytes(), b"c");
+        assert_eq!(slice.slice(1, 3).slice(1, 3).bytes(), b"");
     }
 }

@@ -84,7 +84,7 @@ fn to_frames(input: &mut dyn Read, out: &mut dyn Write, max_bytes: usize, raw: b
             }
             check(bytes).map_err(|what| Failure::data(format_args!("line {number}: {what}")))?;
         }
-        write(&Packet::framed(line.slice(0, bytes.len())), out)
+        write(&Packet::framed(line.all().slice(0, bytes.len())), out)
     };
     loop {
         while let Some(line) = decoder.frame().map_err(|_| too_long(max_bytes))? {
@@ -110,7 +110,7 @@ fn to_lines(input: &mut dyn Read, out: &mut dyn Write, max_bytes: usize) -> Resu
     let mut decoder = Decoder::new(Framing::Length, max_bytes);
     loop {
         while let Some(frame) = decoder.frame().map_err(|error| Failure::data(format_args!("{error} (--max-bytes)")))? {
-            write(&Packet::line(&frame.slice(0, frame.bytes().len())), out)?;
+            write(&Packet::line(frame.all()), out)?;
         }
         out.flush()?;
         if read(input, &mut decoder)? == 0 {

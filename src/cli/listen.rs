@@ -107,7 +107,7 @@ impl Order {
             warn(outcome::of_report(incoming));
         }
         let line = match self.frames {
-            true => frame.slice(0, frame.bytes().len()),
+            true => frame.all().clone(),
             false if incoming.is_delivery() => entry(incoming),
             false => return Ok(()),
         };

@@ -182,7 +182,7 @@ impl Order {
     fn print(&self, incoming: &Incoming, frame: &Frame, out: &mut dyn Write) -> Result<(), Failure> {
         let is_answer = is_ours(incoming) && incoming.is_good() && matches!(self.kind.as_str(), BUILTIN | INTERNAL);
         let line = match self.frames {
-            true => Packet::line(&frame.slice(0, frame.bytes().len())),
+            true => Packet::line(frame.all()),
             false if incoming.is_delivery() || is_answer => Packet::line(&Slice::from(incoming.data.get().as_bytes())),
             false => return Ok(()),
         };

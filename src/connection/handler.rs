@@ -86,13 +86,15 @@ impl<T: Into<String>> From<T> for Complaint {
 pub fn read_answers(reading: &Reading, mut source: Source) -> End {
     let mut decoder = Decoder::new(reading.framing, reading.frame_bytes_max);
     let gate = Arc::new(Gate::new(BATCHES_MAX));
+    // So many answers as the last read brought; a list that has to grow is copied each time.
+    let mut expected = 0;
     loop {
         let growing = decoder.pending().min(READ_BYTES * 4);
         match source.read(decoder.space(READ_BYTES.max(growing))) {
             Ok(0) | Err(_) => return end_of_input(&decoder),
             Ok(_) => {}
         }
-        let mut events = Vec::new();
+        let mut events = Vec::with_capacity(expected);
         let stray = loop {
             match next_frame(reading, &mut decoder) {
                 Ok(Some(frame)) => events.push(answered(reading, &frame, None)),
@@ -100,8 +102,9 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
                 Err(stray) => break Some(stray),
             }
         };
+        expected = events.len();
         if !events.is_empty() {
-            let Some(entry) = gate.enter() else { return End::Input };
+            let Some(entry) = gate.entry() else { return End::Input };
             if reading.inbound.send(Inbound::Answers(events, entry)).is_err() {
                 return End::Input;
             }

@@ -46,8 +46,8 @@ pub fn serve(inbound: &Inlet, conn: ConnId, stream: UnixStream, outgoing: &Arc<T
     let ask = |frame: &Frame| match informer::parse(frame, DEPTH_MAX) {
         Ok(question) => {
             // A place is waited for; what cannot be handed over is lost with the server.
-            while !gate.try_enter(0) && gate.wait_for_room() {}
-            inbound.send(Inbound::One(Event::Informed(conn, question))).is_ok() && gate.closing().is_none()
+            let open = gate.wait_and_enter();
+            open && inbound.send(Inbound::One(Event::Informed(conn, question))).is_ok()
         }
         Err(message) => {
             debug!("informer: {message}");

@@ -52,6 +52,8 @@ pub(super) struct Session {
     just_begun: bool,
     malformed: u32,
     batch: Vec<Event>,
+    /// As many as the last batch had; a list that has to grow is copied each time.
+    expected: usize,
     batch_bytes: usize,
 }
 
@@ -65,6 +67,7 @@ impl Session {
             just_begun: false,
             malformed: 0,
             batch: Vec::new(),
+            expected: 0,
             batch_bytes: 0,
             shared,
         }
@@ -126,7 +129,7 @@ impl Session {
         }
         if let Some(Credentials { username, password }) = &header.authentication {
             let flow = self.log_in(username, password, about);
-            let dispatched = payload.filter(|payload| payload.kind.as_str() != DUMMY);
+            let dispatched = payload.filter(|payload| payload.kind.bytes() != DUMMY.as_bytes());
             return match dispatched {
                 Some(payload) if flow == Flow::Continue => self.payload(Some(payload), frame),
                 _ => flow,
@@ -144,7 +147,7 @@ impl Session {
             return self.builtin(payload);
         }
         let Payload { kind, data, id } = payload;
-        if kind.as_str() == DUMMY {
+        if kind.bytes() == DUMMY.as_bytes() {
             let about = About { kind, id: id.map(Id::Client) };
             return self.forward(Event::Asked(self.conn, Inquiry::Dummy, about), 0);
         }
@@ -313,23 +316,31 @@ impl Session {
         if self.batch_bytes + bytes > BATCH_BYTES_MAX {
             self.flush();
         }
-        while !self.gate.try_enter(bytes) {
+        while !self.gate.has_room_beside(self.batch.len()) {
             self.flush();
             if !self.gate.wait_for_room() {
                 return Flow::End;
             }
         }
         self.batch_bytes += bytes;
+        if self.batch.is_empty() {
+            self.batch.reserve_exact(self.expected.max(1));
+        }
         self.batch.push(event);
         Flow::Continue
     }
 
     /// Hands over what is in the batch.
     pub(super) fn flush(&mut self) {
+        let (messages, bytes) = (self.batch.len(), std::mem::take(&mut self.batch_bytes));
+        if messages == 0 {
+            return;
+        }
+        self.expected = messages;
         // Counted until the dispatcher gives them back, one message at a time.
-        self.shared.incoming.add(std::mem::take(&mut self.batch_bytes));
-        let inbound = match self.batch.len() {
-            0 => return,
+        self.gate.enter(messages, bytes);
+        self.shared.incoming.add(bytes);
+        let inbound = match messages {
             1 => self.batch.pop().map(Inbound::One),
             _ => Some(Inbound::Many(std::mem::take(&mut self.batch))),
         };
@@ -353,7 +364,7 @@ impl Session {
 }
 
 fn is_builtin(kind: &Text) -> bool {
-    matches!(kind.as_str(), BUILTIN | INTERNAL)
+    [BUILTIN, INTERNAL].iter().any(|builtin| kind.bytes() == builtin.as_bytes())
 }
 
 /// The type that a report on a login carries.

@@ -6,7 +6,7 @@ use super::requests::{Failure, MessageKey, Request};
 use super::users::Named;
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
-use crate::protocol::handler::{Answer, Command, Commands, Order, Outcome, WrongAnswer};
+use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, Id, MessageId, Missed};
 use crate::protocol::text::Text;
@@ -24,7 +24,7 @@ impl Dispatcher {
         route_id: RouteId,
         generation: Generation,
         request: Option<RequestId>,
-        answer: Result<Answer, WrongAnswer>,
+        answer: &Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
     ) {
         let route = self.routes.get(route_id);
@@ -35,11 +35,11 @@ impl Dispatcher {
         let id = if route.config.per_message {
             request
         } else if route.config.envelope {
-            match in_reply_to(&answer).map(|text| self.request_of(text)) {
+            match in_reply_to(answer).map(|text| self.request_of(text)) {
                 Some(id) => id,
                 None => {
                     let route = self.routes.get(route_id);
-                    return match &answer {
+                    return match answer {
                         Ok(_) => route.complain(now, "spoke without being asked (no header.inReplyTo); dropped"),
                         Err(wrong) => {
                             route.complain(now, format_args!("gave an answer that names no request; dropped: {}", wrong.message));
@@ -69,20 +69,21 @@ impl Dispatcher {
         route_id: RouteId,
         kind: &TypeName,
         request: &Request,
-        answer: Result<Answer, WrongAnswer>,
+        answer: &Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
     ) {
         let (checked, id) = match answer {
-            Ok(Answer { outcome: Outcome::Commands(commands), id, .. }) => (self.check(request, commands), id),
+            Ok(Answer { outcome: Outcome::Commands(commands), id, .. }) => (self.check(request, commands).map(|()| commands), id),
             Ok(Answer { outcome: Outcome::Refused { status, data }, id, .. }) => {
                 let route = self.routes.get(route_id);
-                if let Some(id) = id.filter(|_| route.is_told_outcomes()) {
+                if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
                     let words = "the message was refused, as the answer says";
                     route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), Reason::HandlerRefused, words), effects);
                 }
-                return self.fail(request.message, Failure::Refused { handler: kind.to_string(), status, data });
+                let failure = Failure::Refused { handler: kind.to_string(), status: status.clone(), data: data.clone() };
+                return self.fail(request.message, failure);
             }
-            Err(wrong) => (Err((Reason::HandlerProtocol, wrong.message)), wrong.id),
+            Err(wrong) => (Err((Reason::HandlerProtocol, wrong.message.clone())), &wrong.id),
         };
         match checked {
             Ok(commands) => {
@@ -90,7 +91,7 @@ impl Dispatcher {
                 let prefix = Arc::clone(&self.message_id_prefix);
                 let message_id = MessageId { prefix: &prefix, number };
                 let deliveries = Deliveries { message_id, kind, last: None, large: HashMap::default() };
-                let wanted = id.filter(|_| self.routes.get(route_id).is_told_outcomes());
+                let wanted = id.clone().filter(|_| self.routes.get(route_id).is_told_outcomes());
                 let mut tally = Tally {
                     deliveries,
                     counts: Counts::default(),
@@ -98,7 +99,7 @@ impl Dispatcher {
                     missed: wanted.as_ref().map(|_| Missed::default()),
                 };
                 self.users.begin_answer();
-                for command in &commands {
+                for command in commands {
                     self.command(now, request, command, &mut tally, effects);
                 }
                 if let Some(message) = self.messages.get(request.message) {
@@ -112,7 +113,7 @@ impl Dispatcher {
             Err((reason, words)) => {
                 let route = self.routes.get(route_id);
                 route.complain(now, format_args!("gave an answer that is not carried out: {words}"));
-                if let Some(id) = id.filter(|_| route.is_told_outcomes()) {
+                if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
                     route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), reason, &words), effects);
                 }
                 self.fail(request.message, Failure::Reason(reason, format!("handler {kind}: {words}")));
@@ -120,10 +121,10 @@ impl Dispatcher {
         }
     }
 
-    fn check(&self, request: &Request, commands: Commands) -> Result<Commands, (Reason, String)> {
-        for command in &commands {
+    fn check(&self, request: &Request, commands: &[Command]) -> Result<(), (Reason, String)> {
+        for command in commands {
             if let Order::SendHandler(kind) = &command.order {
-                if self.routes.find(kind.as_str()).is_none() {
+                if self.routes.find(kind.bytes()).is_none() {
                     return Err((Reason::HandlerProtocol, "sendHandler names a type that is not configured".into()));
                 }
                 if request.hops >= HOPS_MAX {
@@ -131,7 +132,7 @@ impl Dispatcher {
                 }
             }
         }
-        Ok(commands)
+        Ok(())
     }
 
     fn command<'a>(&mut self, now: Instant, request: &Request, command: &'a Command, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
@@ -141,7 +142,7 @@ impl Dispatcher {
             (Order::Reply, Some(data)) => self.reply(request.message, data, tally, effects),
             (Order::SendServers(names), _) => names.iter().for_each(|name| tally.unknown(name.as_str(), true)),
             (Order::SendHandler(next), Some(data)) => {
-                if let Some(route) = self.routes.find(next.as_str()) {
+                if let Some(route) = self.routes.find(next.bytes()) {
                     self.ask(now, route, request.message, request.hops + 1, data.clone(), effects);
                 }
             }
@@ -152,7 +153,7 @@ impl Dispatcher {
         let Some(message) = self.messages.get(key) else { return };
         self.users.begin_round();
         for name in names {
-            let (account, counts) = match self.users.once(name.as_str()) {
+            let (account, counts) = match self.users.once(name.bytes()) {
                 Named::First { account, counts } => (account, counts),
                 Named::Again => continue,
                 Named::Nobody => {
@@ -170,7 +171,7 @@ impl Dispatcher {
                 }
             }
             if counts {
-                tally.count(name.as_str(), reached);
+                tally.count(|| name.as_str(), reached);
             }
         }
     }
@@ -183,8 +184,8 @@ impl Dispatcher {
             effects.push(tally.deliveries.to(conn, data, id.as_ref()));
         }
         // Who is gone may have no account any longer; he counts all the same.
-        if self.users.count(user.as_str()) || self.users.sessions(user.as_str()).is_none() {
-            tally.count(user.as_str(), open);
+        if self.users.count(&user) || self.users.sessions(user.as_str().as_bytes()).is_none() {
+            tally.count(|| user.as_str(), open);
         }
     }
 }
@@ -200,13 +201,13 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn count(&mut self, name: &str, reached: bool) {
+    fn count<'n>(&mut self, name: impl Fn() -> &'n str, reached: bool) {
         if reached {
             self.counts.delivered += 1;
         } else {
             self.counts.offline += 1;
             if let Some(missed) = &mut self.missed {
-                missed.offline.push(name.to_owned());
+                missed.offline.push(name().to_owned());
             }
         }
     }

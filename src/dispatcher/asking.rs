@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use super::event::{Effect, Message};
-use super::requests::{self, Failure, MessageKey, Request};
+use super::requests::{self, Failure, MessageKey, Request, Waiting};
 use crate::frame::{Packet, Slice};
 use crate::name::{BUILTIN, ConnId, Generation, RequestId, RouteId};
 use crate::protocol::client::KIND_BYTES_MAX;
@@ -18,7 +18,7 @@ impl Dispatcher {
         let Some(session) = self.open_session(conn) else { return effects.push(Effect::Settle(conn, message.bytes)) };
         session.under_way += 1;
         let user = session.user.clone();
-        let route = self.routes.find(message.kind.as_str());
+        let route = self.routes.find(message.kind.bytes());
         let (user, route) = match (user, route) {
             (Some(user), Some(route)) if !draining => (user, route),
             (user, _) => {
@@ -52,13 +52,14 @@ impl Dispatcher {
             return self.fail(key, failure);
         }
         let deadline = now + route.config.queue_wait;
-        route.waiting.push_back(Request { id, message: key, hops, data, deadline });
+        let request = Request { id, message: key, hops, deadline };
         if let Some(message) = self.messages.get(key) {
             message.open += 1;
         }
         if at_once {
-            self.pump(now, route_id, effects);
+            self.hand_over(now, route_id, request, data, effects);
         } else {
+            route.waiting.push_back(Waiting { request, data });
             self.wake_at(deadline);
         }
     }
@@ -70,24 +71,29 @@ impl Dispatcher {
             if !route.has_room() {
                 return;
             }
-            let Some(mut request) = route.waiting.pop_front() else { return };
-            let deadline = now + route.config.timeout;
-            request.deadline = deadline;
-            let (id, framing) = (request.id, route.config.framing);
-            let packet = if route.config.envelope {
-                let Some(message) = self.messages.get(request.message) else { continue };
-                let message_id = MessageId { prefix: &self.message_id_prefix, number: id.0 };
-                let server = self.settings.server.as_str();
-                let from = handler::Speaker { user: message.user.as_str(), server, session: message.conn.0 };
-                let (kind, data) = (route.config.kind.as_str(), request.data.bytes());
-                Packet::write_as(framing, |body| handler::envelope(body, message_id, &from, kind, data, message.id.as_ref()))
-            } else {
-                Packet::new(framing, request.data.clone())
-            };
-            route.under_way.push_back(request);
-            self.wake_at(deadline);
-            effects.push(Effect::Ask(route_id, id, packet));
+            let Some(Waiting { request, data }) = route.waiting.pop_front() else { return };
+            self.hand_over(now, route_id, request, data, effects);
         }
+    }
+
+    fn hand_over(&mut self, now: Instant, route_id: RouteId, mut request: Request, data: Slice, effects: &mut Vec<Effect>) {
+        let route = self.routes.get(route_id);
+        let deadline = now + route.config.timeout;
+        request.deadline = deadline;
+        let (id, framing) = (request.id, route.config.framing);
+        let packet = if route.config.envelope {
+            let Some(message) = self.messages.get(request.message) else { return };
+            let message_id = MessageId { prefix: &self.message_id_prefix, number: id.0 };
+            let server = self.settings.server.as_str();
+            let from = handler::Speaker { user: message.user.as_str(), server, session: message.conn.0 };
+            let kind = route.config.kind.as_str();
+            Packet::write_as(framing, |body| handler::envelope(body, message_id, &from, kind, data.bytes(), message.id.as_ref()))
+        } else {
+            Packet::new(framing, data)
+        };
+        route.under_way.push_back(request);
+        self.wake_at(deadline);
+        effects.push(Effect::Ask(route_id, id, packet));
     }
 
     pub(super) fn handler_up(&mut self, now: Instant, route_id: RouteId, generation: Generation, effects: &mut Vec<Effect>) {
@@ -152,7 +158,7 @@ impl Dispatcher {
             self.fail_waiting(now, route, effects);
             let route = self.routes.get(route);
             // Each queue is in the order of its deadlines, so the first is the earliest.
-            let firsts = [route.waiting.front(), route.under_way.front()];
+            let firsts = [route.waiting.front().map(|waiting| &waiting.request), route.under_way.front()];
             let deadline = firsts.into_iter().flatten().map(|request| request.deadline).min();
             if let Some(deadline) = deadline {
                 self.wake_at(deadline);
@@ -187,7 +193,8 @@ impl Dispatcher {
     fn fail_waiting(&mut self, now: Instant, route_id: RouteId, effects: &mut Vec<Effect>) {
         loop {
             let route = self.routes.get(route_id);
-            let Some(request) = route.waiting.pop_front_if(|request| request.deadline <= now) else { return };
+            let late = |waiting: &mut Waiting| waiting.request.deadline <= now;
+            let Some(Waiting { request, .. }) = route.waiting.pop_front_if(late) else { return };
             let words = format!("it had no room for {} s", route.config.queue_wait.as_secs());
             let failure = queue_failure(route, &words);
             self.request_failed(&request, failure, effects);
@@ -211,7 +218,7 @@ impl Dispatcher {
             let route = self.routes.get(route_id);
             let message = format!("this server stopped before handler {} had answered", route.config.kind);
             let (under_way, waiting) = (std::mem::take(&mut route.under_way), std::mem::take(&mut route.waiting));
-            for request in under_way.into_iter().chain(waiting) {
+            for request in under_way.into_iter().chain(waiting.into_iter().map(|waiting| waiting.request)) {
                 self.request_failed(&request, Failure::Reason(Reason::Draining, message.clone()), effects);
             }
         }

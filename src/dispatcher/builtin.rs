@@ -18,7 +18,7 @@ impl Dispatcher {
             (Inquiry::Dummy, Some(_)) => Some(Value::Null),
             (Inquiry::Handlers, Some(_)) => Some(self.handlers()),
             (Inquiry::Whoami, Some(user)) => {
-                let sessions = self.users.sessions(user.as_str()).map_or(0, <[_]>::len);
+                let sessions = self.users.sessions(user.as_str().as_bytes()).map_or(0, <[_]>::len);
                 Some(json!({
                     "user": user.as_str(),
                     "server": self.settings.server.as_str(),

@@ -32,7 +32,7 @@ impl Dispatcher {
     fn is_client(&self, question: &Question) -> Result<Value, String> {
         let data = question.data.as_ref().ok_or("command.data is missing: isClient takes a user name")?;
         let name: Text = informer::text(data)?;
-        Ok(json!(self.users.sessions(name.as_str()).is_some_and(|sessions| !sessions.is_empty())))
+        Ok(json!(self.users.sessions(name.bytes()).is_some_and(|sessions| !sessions.is_empty())))
     }
 
     fn server_info(&self) -> Value {

@@ -107,7 +107,7 @@ impl Dispatcher {
             Event::AccountsReloaded(standings) => self.accounts_reloaded(standings, effects),
             Event::HandlerUp(route, generation) => self.handler_up(now, route, generation, effects),
             Event::HandlerDown { route, generation, reason } => self.handler_down(route, generation, reason, effects),
-            Event::Answered { route, generation, request, answer } => self.answered(now, route, generation, request, answer, effects),
+            Event::Answered { route, generation, request, answer } => self.answered(now, route, generation, request, &answer, effects),
             Event::Unanswered { route, request, reason, message } => self.unanswered(now, route, request, reason, message, effects),
             Event::Informed(conn, question) => self.informed(conn, &question, effects),
             Event::Drain => self.draining = true,

@@ -56,9 +56,15 @@ pub(super) struct Request {
     pub(super) message: MessageKey,
     /// How many handlers passed it on before.
     pub(super) hops: u8,
-    pub(super) data: Slice,
     /// While it waits: when it has waited for too long. Once asked: when the answer is late.
     pub(super) deadline: Instant,
+}
+
+/// A request that the handler was not asked yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    pub(super) data: Slice,
 }
 
 impl Messages {

@@ -1,7 +1,7 @@
 //! From a message's type to its handler: whether it is up, what it was asked, and what waits for it.
 
 use super::event::Effect;
-use super::requests::Request;
+use super::requests::{Request, Waiting};
 use crate::config;
 use crate::frame::Packet;
 use crate::logging::Quota;
@@ -51,7 +51,7 @@ pub(super) struct Route {
     /// Asked and not yet answered, in the order of asking; a plain handler answers in this order.
     pub(super) under_way: VecDeque<Request>,
     /// Not yet asked, in the order of coming.
-    pub(super) waiting: VecDeque<Request>,
+    pub(super) waiting: VecDeque<Waiting>,
     /// When it last answered anything.
     pub(super) answered: Option<Instant>,
     /// Of what the log says about its answers.
@@ -74,7 +74,7 @@ impl Routes {
         Routes { routes: configs.into_iter().map(route).collect(), by_kind }
     }
 
-    pub(super) fn find(&self, kind: &str) -> Option<RouteId> {
+    pub(super) fn find(&self, kind: &[u8]) -> Option<RouteId> {
         self.by_kind.get(kind).copied()
     }
 
@@ -124,6 +124,9 @@ impl Route {
     /// Takes out a request that was asked, if it is still under way.
     pub(super) fn take(&mut self, id: RequestId) -> Option<Request> {
         // They were numbered in the order of coming, and asked in that order; mostly they are answered in it, too.
+        if self.under_way.front()?.id == id {
+            return self.under_way.pop_front();
+        }
         let index = self.under_way.binary_search_by_key(&id, |request| request.id).ok()?;
         self.under_way.remove(index)
     }

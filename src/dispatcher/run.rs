@@ -3,8 +3,9 @@
 //! Spawned by `server.rs`; owns the [`Dispatcher`] and the table from ids to outlets; waits on the one channel that
 //! all connections send to, or for the next deadline; ends with [`Inbound::Quit`].
 //!
-//! It takes everything that waits (up to a bound), handles it, and then writes to each destination once. It never
-//! blocks: outlets take what they can, everything else is `try_send`.
+//! In turns, it takes what waits (up to a bound) and handles it, writes what that leads to to each handler at once, and
+//! to some of the clients for whom something was collected, to each all of it. It never blocks: outlets take what they
+//! can, everything else is `try_send`.
 
 use super::inlet::{Inbox, Nothing};
 use super::{Dispatcher, Effect, Event};
@@ -22,12 +23,17 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many inbound items one batch takes at most, so that effects are not put off for ever.
-const BATCH_MAX: usize = 256;
-/// How many clients are written to before it looks again what came in.
+/// After so many events nothing more is taken in before the handlers are written to.
+const BATCH_MAX: usize = 128;
+/// How many clients are written to before it looks again what came in. So a delivery to thousands does not hold up
+/// others, and while it goes on, more comes together for those at the end: fewer, larger writes. Measured on a fan-out to
+/// 100 with 4 messages under way: twice the deliveries with 8, half as many more with 32; but with 50 clients of one
+/// message each, 8 makes the batches for the handler so small that a quarter is lost, and 32 costs nothing.
 const PORTS_MAX: usize = 32;
-/// With so much collected for clients, it is written before anything more is taken in.
-const COLLECTED_MAX: usize = 4096;
+/// With so many packets collected for clients, they are written before anything more is taken in.
+const COLLECTED_MAX: usize = 64 << 10;
+/// The room of a longer list of packets is given back.
+const KEPT_PACKETS: usize = 256;
 
 /// What comes to the dispatcher's thread.
 #[derive(Debug)]
@@ -44,6 +50,16 @@ pub enum Inbound {
     AttachHandler(RouteId, Generation, Link),
     /// The end of the thread.
     Quit,
+}
+
+impl Inbound {
+    /// How many events that is.
+    fn len(&self) -> usize {
+        match self {
+            Inbound::Many(events) | Inbound::Answers(events, _) => events.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// How a client's or informer's connection is reached.
@@ -110,9 +126,9 @@ struct Tables {
     settled_bytes: usize,
     /// Those for which something was collected, in the order of the first of it.
     dirty_ports: VecDeque<ConnId>,
-    /// How many packets and ports that is.
-    collected: usize,
     dirty_links: Vec<RouteId>,
+    /// How many dirty ports and packets for them there are.
+    collected: usize,
 }
 
 struct Linked {
@@ -147,25 +163,28 @@ impl Runner {
 
     /// Takes what waits, or waits for something if there is nothing left to write. Whether that was the last.
     fn take_in(&mut self, tables: &mut Tables, effects: &mut Vec<Effect>) -> bool {
-        let first = if tables.dirty_ports.is_empty() {
-            self.inbox.receive(self.dispatcher.next_deadline())
-        } else if tables.collected < COLLECTED_MAX {
-            self.inbox.look()
-        } else {
-            Err(Nothing::Yet)
+        debug_assert!(tables.dirty_links.is_empty(), "it may wait now, and nobody would write to them");
+        let first = match tables.collected {
+            0 => self.inbox.receive(self.dispatcher.next_deadline()),
+            1..COLLECTED_MAX => self.inbox.look(),
+            COLLECTED_MAX.. => Err(Nothing::Yet),
         };
         let now = Instant::now();
         let mut quit = false;
         match first {
             Ok(first) => {
-                let rest: Vec<Inbound> = self.inbox.rest(BATCH_MAX).collect();
-                for inbound in std::iter::once(first).chain(rest) {
+                let mut next = Some(first);
+                let mut taken = 0;
+                while let Some(inbound) = next {
                     if matches!(inbound, Inbound::AttachHandler(..)) {
                         // What is collected for the last start of a handler must not be written to the next.
                         self.carry_out(tables, effects);
                         self.write_to_handlers(tables);
                     }
+                    taken += inbound.len();
                     quit |= tables.take(&mut self.dispatcher, now, inbound, effects);
+                    let more = taken < BATCH_MAX && effects.len() < COLLECTED_MAX;
+                    next = if more { self.inbox.look().ok() } else { None };
                 }
             }
             Err(Nothing::Yet) => {}
@@ -299,6 +318,7 @@ impl Attached {
         if !self.packets.is_empty() {
             sent = self.port.outlet.send(&self.packets);
             self.packets.clear();
+            self.packets.shrink_to(KEPT_PACKETS);
         }
         if sent == Sent::Waits {
             flusher.take(&self.port.outlet);
@@ -321,3 +341,6 @@ impl Attached {
         sent
     }
 }
+
+#[cfg(test)]
+mod tests;

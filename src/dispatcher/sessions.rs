@@ -91,7 +91,7 @@ impl Dispatcher {
 
     pub(super) fn password_changed(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
         // It may have been disabled or removed since.
-        if self.users.sessions(user.as_str()).is_some() && self.users.is_news(&user, revision) {
+        if self.users.sessions(user.as_str().as_bytes()).is_some() && self.users.is_news(&user, revision) {
             self.revised(&user, revision, conn, effects);
         }
         if self.open_session(conn).is_some() {

@@ -141,7 +141,7 @@ impl Users {
     }
 
     /// The sessions of a user; `None` if there is no such account.
-    pub(super) fn sessions(&self, name: &str) -> Option<&[UserSession]> {
+    pub(super) fn sessions(&self, name: &[u8]) -> Option<&[UserSession]> {
         self.accounts.get(name).map(|account| &account.sessions[..])
     }
 
@@ -156,14 +156,14 @@ impl Users {
     }
 
     /// Whether the account of that name was not yet counted for this answer; from now on it is.
-    pub(super) fn count(&mut self, name: &str) -> bool {
+    pub(super) fn count(&mut self, name: &Username) -> bool {
         let account = self.accounts.get_mut(name);
         account.is_some_and(|account| std::mem::replace(&mut account.answer, self.answer) != self.answer)
     }
 
     /// The account of that name, unless it was named before in this round, and whether it counts: it was not yet counted
     /// for this answer, and now is.
-    pub(super) fn once(&mut self, name: &str) -> Named<'_> {
+    pub(super) fn once(&mut self, name: &[u8]) -> Named<'_> {
         let Some(account) = self.accounts.get_mut(name) else { return Named::Nobody };
         if std::mem::replace(&mut account.round, self.round) == self.round {
             return Named::Again;
@@ -232,11 +232,11 @@ mod tests {
             users.begin_answer();
             for expected in [true, false] {
                 users.begin_round();
-                assert!(matches!(users.once("alice"), Named::First { counts, .. } if counts == expected));
-                assert!(matches!(users.once("alice"), Named::Again));
+                assert!(matches!(users.once(b"alice"), Named::First { counts, .. } if counts == expected));
+                assert!(matches!(users.once(b"alice"), Named::Again));
             }
-            assert!(!users.count("alice"));
+            assert!(!users.count(&name("alice")));
         }
-        assert!(matches!(users.once("bob"), Named::Nobody));
+        assert!(matches!(users.once(b"bob"), Named::Nobody));
     }
 }

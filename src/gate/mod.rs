@@ -56,33 +56,35 @@ impl Gate {
         }
     }
 
-    /// Takes a place for a message of so many bytes if there is one. Only the connection's own thread enters.
-    pub fn try_enter(&self, bytes: usize) -> bool {
-        let free = self.has_room();
-        if free {
-            self.under_way.fetch_add(1, Ordering::SeqCst);
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Whether there is a place for one message more when `others` that did not enter yet have theirs.
+    pub fn has_room_beside(&self, others: usize) -> bool {
+        self.under_way.load(Ordering::SeqCst) + others < self.in_flight_max
+    }
+
+    /// Takes places for messages of so many bytes together, when there is room for them. Only the connection's own thread
+    /// enters, so the room cannot be gone since it looked.
+    pub fn enter(&self, messages: usize, bytes: usize) {
+        self.under_way.fetch_add(messages, Ordering::SeqCst);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits for a place and takes it. False if the connection is to end.
+    pub fn wait_and_enter(&self) -> bool {
+        let open = self.has_room_beside(0) || self.wait_for_room();
+        if open {
+            self.enter(1, 0);
         }
-        free
+        open
     }
 
-    fn has_room(&self) -> bool {
-        self.under_way.load(Ordering::SeqCst) < self.in_flight_max
+    /// Waits for a place that gives itself back. `None` if the connection is to end.
+    pub fn entry(self: &Arc<Gate>) -> Option<Entry> {
+        self.wait_and_enter().then(|| Entry(Arc::clone(self)))
     }
 
-    /// Waits for a place. `None` if the connection is to end.
-    pub fn enter(self: &Arc<Gate>) -> Option<Entry> {
-        while !self.try_enter(0) {
-            if !self.wait_for_room() {
-                return None;
-            }
-        }
-        Some(Entry(Arc::clone(self)))
-    }
-
-    /// Waits until [`Gate::try_enter`] would find a place. False if the connection is to end.
+    /// Waits until there is a place. False if the connection is to end.
     pub fn wait_for_room(&self) -> bool {
-        let state = self.wait_while(|state| !self.has_room() && state.closing.is_none());
+        let state = self.wait_while(|state| !self.has_room_beside(0) && state.closing.is_none());
         state.closing.is_none()
     }
 
@@ -175,8 +177,8 @@ mod tests {
     #[test]
     fn a_place_given_back_wakes_the_thread() {
         let gate = Arc::new(Gate::new(1));
-        assert!(gate.try_enter(7));
-        assert!(!gate.try_enter(7));
+        gate.enter(1, 7);
+        assert!(!gate.has_room_beside(0));
         let (done, woken) = crossbeam_channel::bounded(1);
         let theirs = Arc::clone(&gate);
         let thread = crate::thread::spawn("waiting", 64 << 10, move || done.send(theirs.wait_for_room()));
@@ -187,24 +189,24 @@ mod tests {
         gate.settle(1, 7);
         assert_eq!(woken.recv_timeout(Duration::from_secs(20)), Ok(true));
         thread.expect("a thread").join().expect("no panic").expect("somebody listens");
-        assert!(gate.try_enter(7));
+        assert!(gate.has_room_beside(0) && !gate.has_room_beside(1));
     }
 
     #[test]
     fn an_entry_gives_its_place_back() {
         let gate = Arc::new(Gate::new(1));
-        let entry = gate.enter().expect("a place");
-        assert!(!gate.try_enter(0));
+        let entry = gate.entry().expect("a place");
+        assert!(!gate.has_room_beside(0));
         drop(entry);
-        assert!(gate.try_enter(0));
+        assert!(gate.has_room_beside(0));
     }
 
     #[test]
     fn the_end_of_a_connection_ends_every_wait() {
-        let gate = Gate::new(1);
-        assert!(gate.try_enter(1));
+        let gate = Arc::new(Gate::new(1));
+        gate.enter(1, 1);
         assert!(!gate.close(CloseReason::Revoked));
-        assert!(!gate.wait_for_room() && !gate.wait_idle() && !gate.wait_verdict());
+        assert!(!gate.wait_for_room() && gate.entry().is_none() && !gate.wait_idle() && !gate.wait_verdict());
         assert_eq!(gate.wait_closing(), CloseReason::Revoked);
     }
 }

@@ -1,8 +1,7 @@
 //! The envelope: a message with the word of the server on who sent it.
 
-use super::report::{MessageId, put_string};
+use super::report::{MessageId, put_number, put_string};
 use crate::frame::Slice;
-use std::io::Write;
 
 /// Who sent a message: `header.from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +23,9 @@ pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &Speaker<'_
     put_string(body, from.user);
     body.extend_from_slice(br#","server":"#);
     put_string(body, from.server);
-    // Writing to memory cannot fail.
-    let _ = write!(body, r#","verified":true,"session":{}}},"hops":0}},"payload":{{"type":"#, from.session);
+    body.extend_from_slice(br#","verified":true,"session":"#);
+    put_number(body, from.session);
+    body.extend_from_slice(br#"},"hops":0},"payload":{"type":"#);
     put_string(body, kind);
     body.extend_from_slice(br#","data":"#);
     body.extend_from_slice(data);

@@ -1,5 +1,8 @@
 //! Objects of the protocol in a JSON text: which fields they have, and what is wrong with them.
 //!
+//! What every message goes through is inlined into its caller, and the rest is kept out of the way: a result that goes
+//! through memory costs more here than finding out what it is.
+//!
 //! Broken syntax ends the reading. Everything else that is wrong (a doubled key, a wrong type, too many containers in
 //! each other) is only remembered, so that fields further on are still known when it is reported.
 
@@ -20,32 +23,10 @@ pub(super) const ID_BYTES_MAX: usize = 128;
 /// How many keys that mean nothing an object may have: each is compared with all before it.
 const UNKNOWN_KEYS_MAX: usize = 32;
 
-/// What is read: a frame, or a part of one.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Frame(&'a Frame),
-    Slice(&'a Slice),
-}
-
-impl<'a> Source<'a> {
-    fn bytes(self) -> &'a [u8] {
-        match self {
-            Source::Frame(frame) => frame.bytes(),
-            Source::Slice(slice) => slice.bytes(),
-        }
-    }
-
-    fn slice(self, range: Range<usize>) -> Slice {
-        match self {
-            Source::Frame(frame) => frame.slice(range.start, range.end),
-            Source::Slice(slice) => slice.slice(range.start, range.end),
-        }
-    }
-}
-
 /// Reads objects with a [`Scanner`] and remembers the first thing that is wrong.
 pub(super) struct Reader<'a> {
-    source: Source<'a>,
+    /// What is read: a frame, or a part of one.
+    source: &'a Slice,
     scanner: Scanner<'a>,
     /// What the text as a whole is called in messages.
     name: &'static str,
@@ -65,28 +46,29 @@ pub(super) struct Object<'p, 'a> {
     /// One bit for each known key that has come.
     seen: u32,
     unknown: Vec<Cow<'a, str>>,
-    first: bool,
+    /// The known key that comes next if they come in their order; 0 as long as no member has come.
+    next: usize,
 }
 
 impl Object<'_, '_> {
     /// Whether no member has come so far.
     pub(super) fn is_empty(&self) -> bool {
-        self.first
+        self.next == 0
     }
 }
 
 impl<'a> Reader<'a> {
     /// Reads a frame, which messages call `name`.
     pub(super) fn of_frame(frame: &'a Frame, name: &'static str) -> Reader<'a> {
-        Reader::new(Source::Frame(frame), name, OUTSIDE_DEPTH_MAX)
+        Reader::new(frame.all(), name, OUTSIDE_DEPTH_MAX)
     }
 
     /// Reads the `data` of a frame whose depth was checked when the frame was read.
     pub(super) fn of_data(data: &'a Slice, name: &'static str) -> Reader<'a> {
-        Reader::new(Source::Slice(data), name, usize::MAX)
+        Reader::new(data, name, usize::MAX)
     }
 
-    fn new(source: Source<'a>, name: &'static str, depth_max: usize) -> Reader<'a> {
+    fn new(source: &'a Slice, name: &'static str, depth_max: usize) -> Reader<'a> {
         let scanner = Scanner::new(source.bytes());
         Reader { source, scanner, name, depth: 0, depth_max, problem: None, too_deep: None }
     }
@@ -105,65 +87,79 @@ impl<'a> Reader<'a> {
     }
 
     /// Enters the object that stands next. Anything else is passed over, and is a problem.
+    #[inline(always)]
     pub(super) fn object<'p>(&mut self, path: &'p str, known: &'static [&'static str]) -> Result<Option<Object<'p, 'a>>, Broken> {
         if !self.scanner.next_is(b'{') {
-            self.value()?;
-            let name = if path.is_empty() { self.name } else { path };
-            self.problem(|| format!("{name} is not an object"));
-            return Ok(None);
+            return self.no_object(path).map(|()| None);
         }
         self.scanner.enter();
         self.depth += 1;
-        Ok(Some(Object { path, known, seen: 0, unknown: Vec::new(), first: true }))
+        Ok(Some(Object { path, known, seen: 0, unknown: Vec::new(), next: 0 }))
+    }
+
+    #[cold]
+    fn no_object(&mut self, path: &str) -> Result<(), Broken> {
+        self.value()?;
+        let name = if path.is_empty() { self.name } else { path };
+        self.problem(|| format!("{name} is not an object"));
+        Ok(())
     }
 
     /// The next member that is known; its value is to be read by the caller. Other members are passed over, and so is
     /// a second one with the same key, which is a problem.
+    #[inline(always)]
     pub(super) fn member(&mut self, object: &mut Object<'_, 'a>) -> Result<Option<&'static str>, Broken> {
         loop {
-            let Some(key) = self.scanner.key(object.first)? else {
+            if !self.scanner.another_key(object.next == 0)? {
                 self.depth -= 1;
                 return Ok(None);
-            };
-            object.first = false;
-            if let Some(known) = self.recognise(object, key) {
-                return Ok(Some(known));
             }
-            self.note(object, key);
+            let place = match self.scanner.known_key(object.known, object.next) {
+                Some(place) => Some(place),
+                None => self.other_key(object)?,
+            };
+            self.scanner.colon()?;
+            object.next = 1;
+            if let Some(place) = place {
+                let bit = 1 << place;
+                if object.seen & bit == 0 {
+                    object.seen |= bit;
+                    object.next = place + 1;
+                    return Ok(object.known.get(place).copied());
+                }
+                self.doubled(object, object.known[place]);
+            }
             self.value()?;
         }
     }
 
-    #[inline(always)]
-    fn recognise(&mut self, object: &mut Object<'_, 'a>, key: Value) -> Option<&'static str> {
-        let place = if key.escaped {
-            let key = self.scanner.unescaped(key)?;
-            object.known.iter().position(|known| *known == key)
-        } else {
-            let key = self.scanner.inner(key);
-            object.known.iter().position(|known| known.as_bytes() == key)
-        }?;
-        let bit = 1 << place;
-        let again = object.seen & bit != 0;
-        object.seen |= bit;
-        if again { None } else { object.known.get(place).copied() }
-    }
-
-    /// A key that is not known, or stands there again.
+    /// The place of a key that is known all the same. One that is not is remembered, for it must not stand twice.
     #[cold]
-    fn note(&mut self, object: &mut Object<'_, 'a>, key: Value) {
-        let place = if object.path.is_empty() { self.name } else { object.path };
+    fn other_key(&mut self, object: &mut Object<'_, 'a>) -> Result<Option<usize>, Broken> {
+        let key = self.scanner.any_key(object.next == 0)?;
+        let name = if object.path.is_empty() { self.name } else { object.path };
         let Some(key) = self.scanner.unescaped(key) else {
-            return self.problem(|| format!("a key in {place} is not valid Unicode"));
+            self.problem(|| format!("a key in {name} is not valid Unicode"));
+            return Ok(None);
         };
-        if object.known.contains(&&*key) || object.unknown.contains(&key) {
-            let dot = if object.path.is_empty() { "" } else { "." };
-            self.problem(|| format!("{}{dot}{} stands twice", object.path, shown(&key)));
+        let place = object.known.iter().position(|known| *known == key);
+        if place.is_some() {
+            return Ok(place);
+        }
+        if object.unknown.contains(&key) {
+            self.doubled(object, &key);
         } else if object.unknown.len() == UNKNOWN_KEYS_MAX {
-            self.problem(|| format!("more than {UNKNOWN_KEYS_MAX} unknown keys in {place}"));
+            self.problem(|| format!("more than {UNKNOWN_KEYS_MAX} unknown keys in {name}"));
         } else {
             object.unknown.push(key);
         }
+        Ok(None)
+    }
+
+    #[cold]
+    fn doubled(&mut self, object: &Object<'_, 'a>, key: &str) {
+        let dot = if object.path.is_empty() { "" } else { "." };
+        self.problem(|| format!("{}{dot}{} stands twice", object.path, shown(key)));
     }
 
     /// Enters the array that stands next. Anything else is passed over, and is a problem.
@@ -233,7 +229,7 @@ impl<'a> Reader<'a> {
         let value = self.value()?;
         match self.text_of(value, path) {
             Err(message) => self.problem(|| message),
-            Ok(text) if text.as_str().len() > ID_BYTES_MAX => {
+            Ok(text) if text.bytes().len() > ID_BYTES_MAX => {
                 self.problem(|| format!("{path} is longer than {ID_BYTES_MAX} bytes"));
             }
             Ok(_) => return Ok(Some(self.slice(value))),
@@ -242,15 +238,22 @@ impl<'a> Reader<'a> {
     }
 
     /// The string that a value is.
+    #[inline(always)]
     pub(super) fn text_of(&self, value: Value, path: &str) -> Result<Text, String> {
+        if value.kind == Kind::String && !value.escaped {
+            return Ok(Text::shared(self.part(value.inner())));
+        }
+        self.other_text(value, path)
+    }
+
+    /// The same of what is no string, or has escapes in it.
+    #[cold]
+    fn other_text(&self, value: Value, path: &str) -> Result<Text, String> {
         if value.kind != Kind::String {
             return Err(format!("{path} is not a string"));
         }
-        if !value.escaped {
-            return Ok(Text::shared(self.source.slice(value.inner())));
-        }
         match self.scanner.unescaped(value) {
-            Some(text) => Ok(Text::from(text.into_owned())),
+            Some(text) => Ok(Text::from(&*text)),
             None => Err(format!("{path} is not valid Unicode")),
         }
     }
@@ -284,13 +287,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn part(&self, range: Range<usize>) -> Slice {
+        self.source.slice(range.start, range.end)
+    }
+
     /// The bytes of a value as they came.
     pub(super) fn slice(&self, value: Value) -> Slice {
-        self.source.slice(value.range())
+        self.part(value.range())
     }
 
     /// The text of a value as it stands.
-    pub(super) fn raw(&self, value: Value) -> &'a str {
+    pub(super) fn raw(&self, value: Value) -> &'a [u8] {
         self.scanner.raw(value)
     }
 
@@ -300,7 +307,14 @@ impl<'a> Reader<'a> {
     }
 
     /// What the reading came to. Wrong syntax outweighs everything, for nothing after it is known.
+    #[inline(always)]
     pub(super) fn verdict(&mut self, read: Result<(), Broken>) -> Option<(Reason, String)> {
+        let good = read.is_ok() && self.problem.is_none() && self.too_deep.is_none();
+        if good { None } else { self.fault(read) }
+    }
+
+    #[cold]
+    fn fault(&mut self, read: Result<(), Broken>) -> Option<(Reason, String)> {
         let name = self.name;
         if let Err(broken) = read {
             let empty = broken.is_empty();

@@ -210,6 +210,23 @@ impl<'a> Cursor<'a> {
         self.string()
     }
 
+    /// As in [`super::json::Scanner::known_key`]; the key begins right here.
+    #[inline(always)]
+    pub(super) fn known_key(&mut self, known: &[&str], next: usize) -> Option<usize> {
+        let rest = self.bytes.get(self.at..)?.strip_prefix(b"\"")?;
+        let mut place = next;
+        for _ in known {
+            place = if place < known.len() { place } else { 0 };
+            let key = known[place];
+            if rest.get(key.len()) == Some(&b'"') && rest.starts_with(key.as_bytes()) {
+                self.at += key.len() + 2;
+                return Some(place);
+            }
+            place += 1;
+        }
+        None
+    }
+
     /// The colon behind a key, with the space around it.
     #[inline(always)]
     pub(super) fn colon(&mut self) -> Result<(), Expected> {

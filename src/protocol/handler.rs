@@ -257,13 +257,13 @@ impl Found {
 
     fn order(&self, reader: &Reader<'_>, words: &Words, command: &Text, command_data: Option<Value>) -> Result<Order, String> {
         let argument = || command_data.ok_or_else(|| missing(words.command_data));
-        match command.as_str() {
-            "sendClients" => Ok(Order::SendClients(self.recipients(reader, words, argument()?)?)),
-            "sendServers" => Ok(Order::SendServers(self.recipients(reader, words, argument()?)?)),
-            "sendHandler" => Ok(Order::SendHandler(reader.text_of(argument()?, words.command_data)?)),
-            "reply" => Ok(Order::Reply),
-            "none" => Ok(Order::None),
-            other => Err(unknown_command(other, COMMANDS)),
+        match command.bytes() {
+            b"sendClients" => Ok(Order::SendClients(self.recipients(reader, words, argument()?)?)),
+            b"sendServers" => Ok(Order::SendServers(self.recipients(reader, words, argument()?)?)),
+            b"sendHandler" => Ok(Order::SendHandler(reader.text_of(argument()?, words.command_data)?)),
+            b"reply" => Ok(Order::Reply),
+            b"none" => Ok(Order::None),
+            _ => Err(unknown_command(command.as_str(), COMMANDS)),
         }
     }
 
@@ -327,8 +327,8 @@ fn command_object(reader: &Reader<'_>, command: Value) -> Result<(Value, Option<
 
 fn is_success(reader: &Reader<'_>, status: Value) -> bool {
     match status.kind {
-        Kind::Number => reader.raw(status) == "0",
-        Kind::String => reader.text_of(status, "header.status").is_ok_and(|text| ["0", "good", "ok"].contains(&text.as_str())),
+        Kind::Number => reader.raw(status) == b"0",
+        Kind::String => reader.text_of(status, "header.status").is_ok_and(|text| [&b"0"[..], b"good", b"ok"].contains(&text.bytes())),
         _ => false,
     }
 }

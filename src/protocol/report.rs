@@ -62,8 +62,13 @@ impl Counts {
         message_id.put(body);
         // `queued` and `refused` belong to durable queues; they are always there so that a client can rely on them.
         let (delivered, offline, unknown) = (self.delivered, self.offline, self.unknown_users + self.unknown_servers);
-        // Writing to memory cannot fail.
-        let _ = write!(body, r#","delivered":{delivered},"queued":0,"offline":{offline},"unknown":{unknown},"refused":0"#);
+        body.extend_from_slice(br#","delivered":"#);
+        put_number(body, delivered);
+        body.extend_from_slice(br#","queued":0,"offline":"#);
+        put_number(body, offline);
+        body.extend_from_slice(br#","unknown":"#);
+        put_number(body, unknown);
+        body.extend_from_slice(br#","refused":0"#);
     }
 }
 
@@ -79,8 +84,10 @@ pub struct MessageId<'a> {
 impl MessageId<'_> {
     /// Appends it as a JSON string.
     pub fn put(self, body: &mut Vec<u8>) {
-        // Writing to memory cannot fail.
-        let _ = write!(body, "\"{}{}\"", self.prefix, self.number);
+        body.push(b'"');
+        body.extend_from_slice(self.prefix.as_bytes());
+        put_number(body, self.number);
+        body.push(b'"');
     }
 }
 
@@ -203,6 +210,11 @@ fn put_kind_and_id(body: &mut Vec<u8>, kind: &str, id: Option<&[u8]>) {
         body.extend_from_slice(id);
     }
     body.extend_from_slice(b"}}");
+}
+
+/// Appends a number.
+pub fn put_number(body: &mut Vec<u8>, number: u64) {
+    body.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends `text` as a JSON string.

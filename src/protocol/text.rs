@@ -4,51 +4,32 @@ use crate::frame::Slice;
 use std::fmt;
 
 /// A JSON string, decoded. Without escapes it is a range of its frame; only otherwise a copy.
-#[derive(Clone)]
-pub struct Text(Repr);
-
-#[derive(Clone)]
-enum Repr {
-    /// The bytes between the quotes, already known to be UTF-8.
-    Shared(Slice),
-    Owned(Box<str>),
-}
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(Slice);
 
 impl Text {
     /// A text whose bytes, without quotes and escapes, are these. Bytes that are not UTF-8 make an empty text.
     pub fn shared(bytes: Slice) -> Text {
-        Text(Repr::Shared(bytes))
+        Text(bytes)
     }
 
     /// The text itself.
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            // The scan of the frame has found them to be UTF-8; the bytes are few, so looking again costs little.
-            Repr::Shared(slice) => std::str::from_utf8(slice.bytes()).unwrap_or_default(),
-            Repr::Owned(text) => text,
-        }
+        // The scan of the frame has found them to be UTF-8; the bytes are few, so looking again costs little.
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    /// The text in UTF-8, for where it is only compared and looked up.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Text(Repr::Owned(text.into()))
+        Text(Slice::from(text.as_bytes()))
     }
 }
-
-impl From<String> for Text {
-    fn from(text: String) -> Self {
-        Text(Repr::Owned(text.into()))
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Text {}
 
 /// It may be a password, so only its length is printed.
 impl fmt::Debug for Text {
@@ -67,6 +48,6 @@ mod tests {
         assert_eq!(shared, Text::from("hunter2ä"));
         assert_ne!(shared, Text::from("hunter2a"));
         assert_eq!(format!("{shared:?}"), "Text(9 bytes)");
-        assert_eq!(format!("{:?}", Text::from("hunter2".to_string())), "Text(7 bytes)");
+        assert_eq!(format!("{:?}", Text::from("hunter2")), "Text(7 bytes)");
     }
 }

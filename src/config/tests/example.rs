@@ -112,9 +112,9 @@ fn file_of_besterd_has_one_mistake() {
     let config = good(&without.join("\n"));
     assert_eq!(config.network.tcp4, Some("0.0.0.0:2223".parse().unwrap()));
     assert_eq!(config.network.tcp6, Some("[::]:2224".parse().unwrap()));
-    assert_eq!(config.handlers["type1"].program.as_ref().unwrap().path, Path::new("/etc/bester/testing/one.py"));
-    assert_eq!(config.handlers["type2"].program, None);
+    assert_eq!(config.handlers[&b"type1"[..]].program.as_ref().unwrap().path, Path::new("/etc/bester/testing/one.py"));
+    assert_eq!(config.handlers[&b"type2"[..]].program, None);
     let transport = HandlerTransport::Unix { path: "/etc/bester/bSock".into(), persistent: false };
-    assert_eq!(config.handlers["type2"].transport, transport);
+    assert_eq!(config.handlers[&b"type2"[..]].transport, transport);
     assert_eq!(config.server.state_directory, Path::new("/etc/bester/bester-state"));
 }

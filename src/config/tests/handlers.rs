@@ -179,7 +179,7 @@ fn bare_program_is_beside_the_file_or_in_path() {
             bin.display()
         );
         let config = Config::from_text(&text, &directory.path().join("bester.conf")).unwrap();
-        config.handlers["a"].program.clone().unwrap().path
+        config.handlers[&b"a"[..]].program.clone().unwrap().path
     };
     assert_eq!(program("both"), directory.path().join("both"));
     assert_eq!(program("far"), bin.join("far"));

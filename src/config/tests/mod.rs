@@ -43,5 +43,5 @@ fn check_handler(entry: &str, expected: &[&str]) {
 
 fn handler(entry: &str) -> Handler {
     let text = format!("{{\"network\": {{\"tcp4\": {{\"port\": 1}}}}, \"handlers\": {{\"typeMap\": {{\"a\": {entry}}}}}}}");
-    good(&text).handlers["a"].clone()
+    good(&text).handlers[&b"a"[..]].clone()
 }

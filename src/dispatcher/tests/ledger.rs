@@ -317,7 +317,7 @@ impl Ledger {
 
     fn check_tables(&mut self) {
         for (user, name) in NAMES.iter().enumerate() {
-            let sessions = self.world.dispatcher.users.sessions(name).unwrap_or_default();
+            let sessions = self.world.dispatcher.users.sessions(name.as_bytes()).unwrap_or_default();
             let mut known: Vec<ConnId> = sessions.iter().map(|session| session.conn).collect();
             known.sort_unstable();
             let live = self.clients.iter().filter(|client| client.user == Some(user) && !client.closed && !client.gone);

@@ -18,8 +18,10 @@ fn walk(bytes: &[u8]) -> Result<(), Broken> {
         let mut first = true;
         if levels > 0 && scanner.next_is(b'{') {
             scanner.enter();
-            while let Some(key) = scanner.key(first)? {
-                assert!(scanner.raw(key).starts_with('"') && scanner.raw(key).ends_with('"'));
+            while scanner.another_key(first)? {
+                let key = scanner.any_key(first)?;
+                assert!(matches!(scanner.raw(key), [b'"', .., b'"']));
+                scanner.colon()?;
                 first = false;
                 inside(scanner, levels - 1)?;
             }
@@ -43,7 +45,7 @@ fn check_like_serde(bytes: &[u8]) -> Result<(), TestCaseError> {
     let expected = serde_json::from_slice::<&RawValue>(bytes).map(|raw| raw.get().to_string());
     let shown = String::from_utf8_lossy(bytes);
     match (scan(bytes, usize::MAX), &expected) {
-        (Ok(value), Ok(raw)) => prop_assert_eq!(Scanner::new(bytes).raw(value), raw),
+        (Ok(value), Ok(raw)) => prop_assert_eq!(Scanner::new(bytes).raw(value), raw.as_bytes()),
         (Err(_), Err(_)) => {}
         (ours, _) => prop_assert!(false, "{:?} for {}, serde_json says {:?}", ours, shown, expected),
     }
@@ -294,11 +296,37 @@ fn keys_and_strings_are_unescaped() {
     assert!(scanner.next_is(b'{'));
     scanner.enter();
     let mut keys = Vec::new();
-    while let Some(key) = scanner.key(keys.is_empty()).expect("it is JSON") {
+    while scanner.another_key(keys.is_empty()).expect("it is JSON") {
+        assert_eq!(scanner.known_key(&["ab"], 0), None, "it is written with an escape");
+        let key = scanner.any_key(keys.is_empty()).expect("it is JSON");
+        scanner.colon().expect("it is JSON");
         keys.push(scanner.unescaped(key).map(Cow::into_owned));
         scanner.value(0).expect("it is JSON");
     }
     assert_eq!(keys, [Some("ab".to_string()), Some("😀".to_string()), None]);
+}
+
+#[test]
+fn known_keys_are_told_from_those_that_begin_or_end_like_them() {
+    let text = br#"{"typ":0,"type":1,"types":2,"data" : 3,"atype":4,"":5,"type\"":6,"type":7}"#;
+    let mut scanner = Scanner::new(text);
+    assert!(scanner.next_is(b'{'));
+    scanner.enter();
+    let mut found = Vec::new();
+    for number in 0.. {
+        if !scanner.another_key(number == 0).expect("it is JSON") {
+            break;
+        }
+        match scanner.known_key(&["data", "type"], number % 3) {
+            Some(place) => found.push((number, place)),
+            None => drop(scanner.any_key(number == 0).expect("it is JSON")),
+        }
+        scanner.colon().expect("it is JSON");
+        let value = scanner.value(0).expect("it is JSON");
+        assert_eq!(scanner.raw(value), number.to_string().as_bytes());
+    }
+    assert_eq!(found, [(1, 1), (3, 0), (7, 1)]);
+    assert_eq!(Scanner::new(br#""type"#).known_key(&["type"], 0), None);
 }
 
 /// A thread's stack that a recursive reader would overflow after some hundred levels.

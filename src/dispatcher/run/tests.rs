@@ -1,0 +1,99 @@
+//! The turns of the dispatcher's thread, one at a time, on socketpairs.
+
+use super::*;
+use crate::dispatcher::inlet::{self, Inlet};
+use crate::dispatcher::{About, Inquiry, Settings};
+use crate::frame::Decoder;
+use crate::name::{ServerName, Username};
+use crate::outlet::{Bounds, Total};
+use crate::store::Standing;
+use crate::transport::Sink;
+use std::os::unix::net::UnixStream;
+
+/// A runner with nothing in its tables, and the way to it.
+fn runner() -> (Runner, Inlet) {
+    let settings = Settings {
+        server: ServerName::new("a.example").expect("a name"),
+        start: 1,
+        routes: Vec::new(),
+        sessions_per_user: usize::MAX,
+        admin_info: "{}".into(),
+        listeners: Vec::new(),
+    };
+    let (inlet, inbox) = inlet::channel(1024);
+    let (flusher, _thread) = Flusher::start(1024).expect("a thread");
+    let (drained, _) = crossbeam_channel::bounded(1);
+    let incoming = Incoming::new(usize::MAX);
+    let orders = Box::new(|_, _, _| {});
+    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, orders, drained }, inlet)
+}
+
+/// So many connections of one user: what makes them known, and their other ends, which have the numbers of their places.
+fn connections(count: u64) -> (Vec<Inbound>, Vec<Socket>) {
+    let user = Username::new("alice").expect("a name");
+    let mut inbound = vec![Inbound::One(Event::AccountsChanged(vec![(user.clone(), Standing::Active { revision: 1 })]))];
+    let mut clients = Vec::new();
+    for conn in (0..count).map(ConnId) {
+        let (ours, theirs) = UnixStream::pair().expect("a socketpair");
+        let socket = Arc::new(Socket::Unix(ours));
+        let bounds = Bounds { bytes: 1 << 20, frames: 1000 };
+        let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Total::new(1 << 30)));
+        let login = Event::LoggedIn { conn, user: user.clone(), revision: 1, about: about("dummy") };
+        inbound.push(Inbound::Attach(conn, Port { outlet, gate: Arc::new(Gate::new(64)), socket }));
+        inbound.push(Inbound::Many(vec![Event::Connected(conn), login]));
+        clients.push(Socket::Unix(theirs));
+    }
+    (inbound, clients)
+}
+
+fn ping(conn: u64) -> Event {
+    Event::Asked(ConnId(conn), Inquiry::Ping, about("builtin"))
+}
+
+fn about(kind: &str) -> About {
+    About { kind: kind.into(), id: None }
+}
+
+/// How many frames have come.
+fn frames(client: &Socket) -> usize {
+    let mut decoder = Decoder::new(crate::config::Framing::Length, 1 << 20);
+    while client.try_read(decoder.space(4096)).is_ok_and(|bytes| bytes > 0) {}
+    std::iter::from_fn(|| decoder.frame().expect("small frames")).count()
+}
+
+#[test]
+fn what_comes_while_many_are_written_to_is_taken_in_between() {
+    const COUNT: usize = 3 * PORTS_MAX;
+    let (mut runner, inlet) = runner();
+    let (mut tables, mut effects) = (Tables::default(), Vec::new());
+    let (known, clients) = connections(COUNT as u64);
+    for inbound in known {
+        tables.take(&mut runner.dispatcher, Instant::now(), inbound, &mut effects);
+    }
+    let mut turn = || {
+        runner.take_in(&mut tables, &mut effects);
+        runner.write_to_clients(&mut tables, &mut effects);
+        tables.collected
+    };
+    inlet.send(Inbound::Many((0..COUNT as u64).map(ping).collect())).expect("it runs");
+    // Each has a report on its login and one on its ping, and is counted itself.
+    assert_eq!(turn(), 3 * (COUNT - PORTS_MAX));
+    inlet.send(Inbound::Many(vec![ping(0), ping(COUNT as u64 - 1)])).expect("it runs");
+    assert_eq!(turn(), 3 * (COUNT - 2 * PORTS_MAX) + 3, "one that is written to once more, and one with a packet more");
+    assert_eq!(frames(&clients[0]), 2, "those who wait come first");
+    while turn() > 0 {}
+    assert_eq!(frames(&clients[0]), 1);
+    let others: Vec<usize> = clients[1..].iter().map(frames).collect();
+    assert_eq!(others, [&[2; COUNT - 2][..], &[3]].concat());
+}
+
+#[test]
+fn all_that_was_collected_is_written_before_the_end() {
+    const COUNT: usize = 3 * PORTS_MAX;
+    let (runner, inlet) = runner();
+    let (known, clients) = connections(COUNT as u64);
+    let pings = Inbound::Many((0..COUNT as u64).map(ping).collect());
+    known.into_iter().chain([pings, Inbound::Quit]).for_each(|inbound| inlet.send(inbound).expect("it runs"));
+    runner.run();
+    assert_eq!(clients.iter().map(frames).collect::<Vec<_>>(), [2; COUNT]);
+}
