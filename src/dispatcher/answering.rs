@@ -5,13 +5,12 @@ use super::event::Effect;
 use super::requests::{Failure, MessageKey, Request};
 use super::users::Named;
 use crate::frame::{Packet, Slice};
-use crate::name::{ConnId, Generation, RequestId, RouteId, TypeName};
+use crate::name::{ConnId, Generation, RequestId, RouteId};
 use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, Id, MessageId, Missed};
 use crate::protocol::text::Text;
 use foldhash::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// How often handlers may pass one message on (`sendHandler`).
@@ -31,7 +30,6 @@ impl Dispatcher {
         if route.up != Some(generation) || self.stopping {
             return; // an answer of a start that was given up, or that came too late, to a request that has its report
         }
-        let kind = route.config.kind.clone();
         let id = if route.config.per_message {
             request
         } else if route.config.envelope {
@@ -58,7 +56,7 @@ impl Dispatcher {
             return route.complain(now, "answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
         };
         route.answered = Some(now);
-        self.carry_out(now, route_id, &kind, &request, answer, effects);
+        self.carry_out(now, route_id, &request, answer, effects);
         self.request_done(request.message, effects);
         self.pump(now, route_id, effects);
     }
@@ -67,7 +65,6 @@ impl Dispatcher {
         &mut self,
         now: Instant,
         route_id: RouteId,
-        kind: &TypeName,
         request: &Request,
         answer: &Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
@@ -78,9 +75,10 @@ impl Dispatcher {
                 let route = self.routes.get(route_id);
                 if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
                     let words = "the message was refused, as the answer says";
-                    route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), Reason::HandlerRefused, words), effects);
+                    let report = report::bad(route.config.kind.as_str(), Some(&Id::Client(id)), Reason::HandlerRefused, words);
+                    route.tell(route_id, report, effects);
                 }
-                let failure = Failure::Refused { handler: kind.to_string(), status: status.clone(), data: data.clone() };
+                let failure = Failure::Refused { handler: route.config.kind.to_string(), status: status.clone(), data: data.clone() };
                 return self.fail(request.message, failure);
             }
             Err(wrong) => (Err((Reason::HandlerProtocol, wrong.message.clone())), &wrong.id),
@@ -88,12 +86,11 @@ impl Dispatcher {
         match checked {
             Ok(commands) => {
                 let Some(number) = self.messages.get(request.message).map(|message| message.number) else { return };
-                let prefix = Arc::clone(&self.message_id_prefix);
-                let message_id = MessageId { prefix: &prefix, number };
-                let deliveries = Deliveries { message_id, kind, last: None, large: HashMap::default() };
                 let wanted = id.clone().filter(|_| self.routes.get(route_id).is_told_outcomes());
                 let mut tally = Tally {
-                    deliveries,
+                    route: route_id,
+                    number,
+                    deliveries: Deliveries::default(),
                     counts: Counts::default(),
                     unknown: HashSet::default(),
                     missed: wanted.as_ref().map(|_| Missed::default()),
@@ -106,7 +103,13 @@ impl Dispatcher {
                     message.counts.add(tally.counts);
                 }
                 if let (Some(id), Some(missed)) = (wanted, &tally.missed) {
-                    let packet = report::outcome_for_handler(kind.as_str(), &Id::Client(id), message_id, &tally.counts, missed);
+                    let packet = report::outcome_for_handler(
+                        self.routes.kind(route_id),
+                        &Id::Client(id),
+                        self.message_id(number),
+                        &tally.counts,
+                        missed,
+                    );
                     self.routes.get(route_id).tell(route_id, packet, effects);
                 }
             }
@@ -114,9 +117,11 @@ impl Dispatcher {
                 let route = self.routes.get(route_id);
                 route.complain(now, format_args!("gave an answer that is not carried out: {words}"));
                 if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
-                    route.tell(route_id, report::bad(kind.as_str(), Some(&Id::Client(id)), reason, &words), effects);
+                    let report = report::bad(route.config.kind.as_str(), Some(&Id::Client(id)), reason, &words);
+                    route.tell(route_id, report, effects);
                 }
-                self.fail(request.message, Failure::Reason(reason, format!("handler {kind}: {words}")));
+                let words = format!("handler {}: {words}", route.config.kind);
+                self.fail(request.message, Failure::Reason(reason, words));
             }
         }
     }
@@ -151,6 +156,8 @@ impl Dispatcher {
 
     fn send_clients<'a>(&mut self, key: MessageKey, names: &'a [Text], data: &Slice, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.get(key) else { return };
+        let message_id = MessageId { prefix: &self.message_id_prefix, number: tally.number };
+        let origin = Origin { kind: self.routes.kind(tally.route), message_id };
         self.users.begin_round();
         for name in names {
             let (account, counts) = match self.users.once(name.bytes()) {
@@ -167,7 +174,7 @@ impl Dispatcher {
                 if asker || !session.ending {
                     reached = true;
                     let id = message.id.as_ref().filter(|_| asker);
-                    effects.push(tally.deliveries.to(session.conn, data, id));
+                    effects.push(tally.deliveries.to(session.conn, &origin, data, id));
                 }
             }
             if counts {
@@ -181,7 +188,8 @@ impl Dispatcher {
         let (conn, user, id) = (message.conn, message.user.clone(), message.id.clone());
         let open = self.open_session(conn).is_some();
         if open {
-            effects.push(tally.deliveries.to(conn, data, id.as_ref()));
+            let origin = Origin { kind: self.routes.kind(tally.route), message_id: self.message_id(tally.number) };
+            effects.push(tally.deliveries.to(conn, &origin, data, id.as_ref()));
         }
         // Who is gone may have no account any longer; he counts all the same.
         if self.users.count(&user) || self.users.sessions(user.as_str().as_bytes()).is_none() {
@@ -192,7 +200,11 @@ impl Dispatcher {
 
 /// What an answer leads to: each recipient counts once, whatever it names him for.
 struct Tally<'a> {
-    deliveries: Deliveries<'a>,
+    /// Whose answer.
+    route: RouteId,
+    /// The number of the message.
+    number: u64,
+    deliveries: Deliveries,
     counts: Counts,
     /// Names without an account, and of servers.
     unknown: HashSet<(&'a str, bool)>,
@@ -225,13 +237,18 @@ impl<'a> Tally<'a> {
 
 /// The deliveries that an answer leads to. Each is encoded once, however many sessions and commands it is for: an answer
 /// of many commands with one large payload for all must not become as many large packets.
-struct Deliveries<'a> {
-    message_id: MessageId<'a>,
-    kind: &'a TypeName,
+#[derive(Default)]
+struct Deliveries {
     /// The last one: mostly there is one only, or one for many sessions.
     last: Option<(Which, Packet)>,
     /// Those of large data.
     large: HashMap<Which, Packet>,
+}
+
+/// What deliveries say of where they come from; the same for all of an answer.
+struct Origin<'a> {
+    kind: &'a str,
+    message_id: MessageId<'a>,
 }
 
 /// A delivery, by where its data stands in the answer, which is kept until all is done, and whether the id is in it.
@@ -240,14 +257,14 @@ type Which = (*const [u8], bool);
 /// Encoding less data than this again costs no more than looking for it.
 const LARGE_BYTES: usize = 4 << 10;
 
-impl Deliveries<'_> {
+impl Deliveries {
     /// The delivery to one session; `id`, which is always the same, for the one that asked.
-    fn to(&mut self, conn: ConnId, data: &Slice, id: Option<&Slice>) -> Effect {
+    fn to(&mut self, conn: ConnId, origin: &Origin<'_>, data: &Slice, id: Option<&Slice>) -> Effect {
         let which = (std::ptr::from_ref(data.bytes()), id.is_some());
         if let Some((_, packet)) = self.last.as_ref().filter(|(last, _)| *last == which) {
             return Effect::Send(conn, packet.clone());
         }
-        let encode = || report::delivery(self.kind.as_str(), self.message_id, data.bytes(), id);
+        let encode = || report::delivery(origin.kind, origin.message_id, data.bytes(), id);
         let packet = if data.bytes().len() < LARGE_BYTES { encode() } else { self.large.entry(which).or_insert_with(encode).clone() };
         self.last = Some((which, packet.clone()));
         Effect::Send(conn, packet)

@@ -51,15 +51,15 @@ impl Dispatcher {
             let failure = queue_failure(route, "its queue is full");
             return self.fail(key, failure);
         }
-        let deadline = now + route.config.queue_wait;
-        let request = Request { id, message: key, hops, deadline };
+        let request = Request { id, message: key, hops, deadline: now };
         if let Some(message) = self.messages.get(key) {
             message.open += 1;
         }
         if at_once {
             self.hand_over(now, route_id, request, data, effects);
         } else {
-            route.waiting.push_back(Waiting { request, data });
+            let deadline = now + route.config.queue_wait;
+            route.waiting.push_back(Waiting { request: Request { deadline, ..request }, data });
             self.wake_at(deadline);
         }
     }
@@ -241,8 +241,8 @@ impl Dispatcher {
     pub(super) fn finish(&mut self, key: MessageKey, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.take_finished(key) else { return };
         let bad = message.failure.is_some() || message.counts.failure().is_some();
-        let open = self.open_session(message.conn).is_some();
-        if open && (bad || message.id.is_some()) {
+        let wanted = bad || message.id.is_some();
+        if wanted && self.open_session(message.conn).is_some() {
             let id = message.id.map(Id::Client);
             let (kind, id) = (message.kind.as_str(), id.as_ref());
             let packet = match message.failure.as_deref() {

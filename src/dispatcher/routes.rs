@@ -83,6 +83,11 @@ impl Routes {
         &mut self.routes[id.index()]
     }
 
+    /// The type of a route.
+    pub(super) fn kind(&self, id: RouteId) -> &str {
+        self.routes[id.index()].config.kind.as_str()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = RouteId> + use<> {
         (0..self.routes.len() as u32).map(RouteId)
     }

@@ -25,6 +25,13 @@ pub(super) struct Session {
     pub(super) closing: bool,
 }
 
+impl Session {
+    /// Whether nothing will come of it any longer.
+    fn is_done(&self) -> bool {
+        self.input_ended && self.under_way == 0
+    }
+}
+
 impl Dispatcher {
     pub(super) fn connected(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         self.sessions.insert(conn, Session::default());
@@ -145,23 +152,20 @@ impl Dispatcher {
         if let Some(user) = user {
             self.users.input_ended(&user, conn);
         }
-        self.close_if_done(conn, effects);
+        if self.sessions.get(&conn).is_some_and(Session::is_done) {
+            self.close(conn, CloseReason::Ended, effects);
+        }
     }
 
     /// A message of this connection is dealt with: its report, if it gets one, is written.
     pub(super) fn settle(&mut self, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.sessions.get_mut(&conn) {
-            session.under_way = session.under_way.saturating_sub(1);
-        }
         // Also when the connection is gone: the bytes are counted until now.
         effects.push(Effect::Settle(conn, bytes));
-        self.close_if_done(conn, effects);
-    }
-
-    fn close_if_done(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
-        let done = |session: &&mut Session| session.input_ended && session.under_way == 0;
-        if self.open_session(conn).as_ref().is_some_and(done) {
-            self.close(conn, CloseReason::Ended, effects);
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.under_way = session.under_way.saturating_sub(1);
+            if session.is_done() {
+                self.close(conn, CloseReason::Ended, effects);
+            }
         }
     }
 
