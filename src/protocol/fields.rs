@@ -240,20 +240,21 @@ impl<'a> Reader<'a> {
     /// The string that a value is.
     #[inline(always)]
     pub(super) fn text_of(&self, value: Value, path: &str) -> Result<Text, String> {
-        if value.kind == Kind::String && !value.escaped {
+        if value.kind == Kind::String && !value.escaped && self.scanner.is_ascii() {
             return Ok(Text::shared(self.part(value.inner())));
         }
         self.other_text(value, path)
     }
 
-    /// The same of what is no string, or has escapes in it.
+    /// The same of what is no string, has escapes in it, or may have to be looked at whether it is UTF-8.
     #[cold]
     fn other_text(&self, value: Value, path: &str) -> Result<Text, String> {
         if value.kind != Kind::String {
             return Err(format!("{path} is not a string"));
         }
         match self.scanner.unescaped(value) {
-            Some(text) => Ok(Text::from(&*text)),
+            Some(Cow::Borrowed(_)) => Ok(Text::shared(self.part(value.inner()))),
+            Some(Cow::Owned(text)) => Ok(Text::from(&*text)),
             None => Err(format!("{path} is not valid Unicode")),
         }
     }

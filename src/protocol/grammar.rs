@@ -1,4 +1,5 @@
-//! The grammar of JSON, on bytes that are known to be UTF-8.
+//! The grammar of JSON. Bytes that are not ASCII can only stand in strings, and are taken for UTF-8; whether some did is
+//! remembered, for somebody must look at them then.
 //!
 //! This is where the time goes when messages are read, so everything is small enough to end up in one function, and
 //! an error is no more than a byte.
@@ -57,17 +58,24 @@ pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     /// The next byte to be looked at; never more than there are.
     at: usize,
+    /// No string that it went over had anything but ASCII in it.
+    ascii: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// At this place.
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Cursor<'a> {
-        Cursor { bytes, at: at.min(bytes.len()) }
+        Cursor { bytes, at: at.min(bytes.len()), ascii: true }
     }
 
     /// How many bytes are behind it.
     pub(super) fn at(self) -> usize {
         self.at
+    }
+
+    /// Whether all strings up to here are ASCII for certain.
+    pub(super) fn is_ascii(self) -> bool {
+        self.ascii
     }
 
     /// The next byte, or 0 at the end: a NUL is not allowed anywhere in JSON.
@@ -245,7 +253,9 @@ impl<'a> Cursor<'a> {
         self.at += 1;
         let mut escaped = false;
         loop {
-            self.at += plain_bytes(self.bytes.get(self.at..).unwrap_or_default());
+            let (plain, ascii) = plain_bytes(self.bytes.get(self.at..).unwrap_or_default());
+            self.at += plain;
+            self.ascii &= ascii;
             match self.peek() {
                 b'"' => {
                     self.at += 1;
@@ -344,48 +354,66 @@ fn separator(object: bool) -> Expected {
     if object { Expected::InObject } else { Expected::InArray }
 }
 
-/// How many bytes at the start are neither a quote nor a backslash nor a control character.
+/// How many bytes at the start are neither a quote nor a backslash nor a control character, and whether all of them are
+/// ASCII for certain.
 ///
 /// Most strings are short, so it begins with words of eight bytes; what is longer goes on in blocks.
 #[inline(always)]
-pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
+pub(super) fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
     const WORDS_FIRST: usize = 4;
     let (words, rest) = bytes.as_chunks::<8>();
-    let mut index = 0;
+    let (mut index, mut seen) = (0, 0);
     while let Some(word) = words.get(index) {
-        let stops = stops(u64::from_le_bytes(*word));
+        let word = u64::from_le_bytes(*word);
+        let stops = stops(word);
+        seen |= word;
         if stops != 0 {
-            return index * 8 + stops.trailing_zeros() as usize / 8;
+            return (index * 8 + stops.trailing_zeros() as usize / 8, seen & HIGH == 0);
         }
         index += 1;
         if index == WORDS_FIRST {
-            index += plain_words(words.get(index..).unwrap_or_default());
+            let (plain, ascii) = plain_words(words.get(index..).unwrap_or_default());
+            index += plain;
+            seen |= if ascii { 0 } else { HIGH };
         }
     }
     let stop = rest.iter().position(|&b| b < b' ' || b == b'"' || b == b'\\');
-    words.len() * 8 + stop.unwrap_or(rest.len())
+    (words.len() * 8 + stop.unwrap_or(rest.len()), seen & HIGH == 0 && rest.is_ascii())
 }
 
-/// Words at the start without a stop in them; not all there are, but all up to the block of the first stop.
+/// Words at the start without a stop in them, and whether they are ASCII; not all there are, but all up to the block of
+/// the first stop.
 #[inline(never)]
-fn plain_words(words: &[[u8; 8]]) -> usize {
+fn plain_words(words: &[[u8; 8]]) -> (usize, bool) {
     const BLOCK: usize = 8;
     let (blocks, _) = words.as_chunks::<BLOCK>();
-    // Without a way out in the middle of a block, the compiler looks at many bytes at once.
-    let is_plain =
-        |block: &&[[u8; 8]; BLOCK]| !block.as_flattened().iter().fold(false, |stop, &b| stop | (b < b' ') | (b == b'"') | (b == b'\\'));
-    blocks.iter().take_while(is_plain).count() * BLOCK
+    let (mut plain, mut seen) = (0, 0);
+    for block in blocks {
+        // Without a way out in the middle of a block, the compiler looks at many bytes at once.
+        let look = |(stop, seen), &b: &u8| (stop | (b < b' ') | (b == b'"') | (b == b'\\'), seen | b);
+        let (stop, bits) = block.as_flattened().iter().fold((false, 0), look);
+        if stop {
+            break;
+        }
+        plain += BLOCK;
+        seen |= bits;
+    }
+    (plain, seen < 0x80)
 }
+
+/// One in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+/// What is set in a byte that is not ASCII.
+const HIGH: u64 = EACH * 0x80;
 
 /// A mask whose lowest bit is in the first byte of `word` that ends a run of plain bytes. (Higher bits may be wrong:
 /// the subtractions borrow, but only from bytes behind a right one.)
 #[inline(always)]
 fn stops(word: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
     let quote = word ^ (EACH * b'"' as u64);
     let backslash = word ^ (EACH * b'\\' as u64);
     let control = word.wrapping_sub(EACH * b' ' as u64) & !word;
     let quote = quote.wrapping_sub(EACH) & !quote;
     let backslash = backslash.wrapping_sub(EACH) & !backslash;
-    (control | quote | backslash) & (EACH * 0x80)
+    (control | quote | backslash) & HIGH
 }

@@ -122,27 +122,27 @@ impl std::error::Error for Broken {}
 /// Reads a text piece by piece, in the order in which it stands.
 #[derive(Clone)]
 pub struct Scanner<'a> {
-    /// UTF-8.
     text: &'a [u8],
     cursor: Cursor<'a>,
-    /// The bytes behind `text` are not UTF-8.
-    not_utf8: bool,
 }
 
 impl<'a> Scanner<'a> {
-    /// Starts in front of the text's only value. Bytes that are not UTF-8 are an error where they begin.
-    pub fn new(bytes: &'a [u8]) -> Scanner<'a> {
-        // Most texts are ASCII, which is seen in a fraction of the time.
-        let text = match if is_ascii(bytes) { Ok("") } else { std::str::from_utf8(bytes) } {
-            Ok(_) => bytes,
-            Err(error) => bytes.get(..error.valid_up_to()).unwrap_or_default(),
-        };
-        Scanner { text, cursor: Cursor::new(text, 0), not_utf8: text.len() < bytes.len() }
+    /// Starts in front of the text's only value.
+    ///
+    /// Bytes that are not UTF-8 are an error where they begin, but that may be found at the [end](Scanner::end) only:
+    /// strings that are wanted before must be [unescaped](Scanner::unescaped), unless all is ASCII so far.
+    pub fn new(text: &'a [u8]) -> Scanner<'a> {
+        Scanner { text, cursor: Cursor::new(text, 0) }
+    }
+
+    /// Whether all strings so far are ASCII for certain.
+    pub fn is_ascii(&self) -> bool {
+        self.cursor.is_ascii()
     }
 
     /// Another scanner, in front of a value that this one has passed.
     pub fn again(&self, value: Value) -> Scanner<'a> {
-        Scanner { cursor: Cursor::new(self.text, value.start as usize), ..*self }
+        Scanner { cursor: Cursor::new(self.text, value.start as usize), text: self.text }
     }
 
     /// The bytes of a value as they stand.
@@ -150,7 +150,7 @@ impl<'a> Scanner<'a> {
         self.text.get(value.range()).unwrap_or_default()
     }
 
-    /// What a string says; nothing if half a surrogate pair stands in it, which is JSON but not Unicode.
+    /// What a string says; nothing if half a surrogate pair stands in it, which is JSON but not Unicode, or if it is not UTF-8.
     pub fn unescaped(&self, string: Value) -> Option<Cow<'a, str>> {
         if string.escaped {
             return serde_json::from_slice(self.raw(string)).ok().map(Cow::Owned);
@@ -213,13 +213,11 @@ impl<'a> Scanner<'a> {
         self.read(|cursor| cursor.another(first, b']'))
     }
 
-    /// Nothing but white space may follow.
+    /// Nothing but white space may follow, and all must be UTF-8.
     pub fn end(&mut self) -> Result<(), Broken> {
         self.cursor.space();
-        if self.cursor.at() < self.text.len() || self.not_utf8 {
-            return Err(self.broken(Expected::End));
-        }
-        Ok(())
+        let good = self.cursor.at() == self.text.len() && (self.is_ascii() || std::str::from_utf8(self.text).is_ok());
+        if good { Ok(()) } else { Err(self.broken(Expected::End)) }
     }
 
     /// Reads on, and says of an error where it is.
@@ -231,24 +229,20 @@ impl<'a> Scanner<'a> {
     #[cold]
     fn broken(&self, expected: Expected) -> Broken {
         let at = self.cursor.at();
+        let utf8_up_to = std::str::from_utf8(self.text).map_or_else(|error| error.valid_up_to(), str::len);
+        if at >= utf8_up_to && utf8_up_to < self.text.len() {
+            return Broken { at: utf8_up_to as u32, what: What::NotUtf8 };
+        }
         let rest = self.text.get(at..).unwrap_or_default();
         let is_here = |word: &NoNumber| expected == Expected::Value && rest.starts_with(word.as_str().as_bytes());
         let what = match NoNumber::ALL.into_iter().find(is_here) {
             Some(word) => What::NoNumber(word),
             None if !rest.is_empty() => What::Expected(expected),
-            None if self.not_utf8 => What::NotUtf8,
             None if self.text.is_empty() => What::Empty,
             None => What::Ends(expected),
         };
         Broken { at: place(self.cursor), what }
     }
-}
-
-/// Like the method of that name, which looks at eight bytes at a time.
-fn is_ascii(bytes: &[u8]) -> bool {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    let any = |bytes: &[u8]| bytes.iter().fold(0, |any, byte| any | byte);
-    blocks.iter().all(|block| any(block) < 0x80) && any(rest) < 0x80
 }
 
 /// A frame is at most 1 GiB (the configuration's largest cap), so any place in one fits.

@@ -228,7 +228,19 @@ fn type_and_id_are_known_whatever_else_is_wrong() {
         assert_eq!(refusal.kind.as_ref().map(Text::as_str), kind, "{text}");
         assert_eq!(refusal.id.as_ref().map(Slice::bytes), id.map(str::as_bytes), "{text}");
     }
-    // What stands in front of bytes that are not UTF-8 is still read.
+    // Bytes that are not UTF-8 are never given out.
+    for text in [
+        &b"{\"payload\":{\"type\":\"a\xff\",\"id\":\"x\",\"data\":1}}"[..],
+        b"{\"payload\":{\"id\":\"\xff\",\"type\":\"\xff\",\"data\":1}}",
+    ] {
+        let refusal = read(text, AFTER_LOGIN).expect_err("not UTF-8");
+        assert!(refusal.message.ends_with("are not UTF-8"), "{}", refusal.message);
+        assert_eq!(refusal.kind, None);
+        assert!(refusal.id.is_none_or(|id| id.bytes() == b"\"x\""));
+    }
+    let read_on = read("{\"payload\":{\"data\":\"ä\",\"type\":\"ö\",\"id\":\"ü\"}}", AFTER_LOGIN).expect("UTF-8");
+    assert_eq!(read_on.payload.map(|payload| payload.kind), Some(Text::from("ö")));
+    // What stands in front of them is still read.
     let refusal = read(b"{\"payload\":{\"type\":\"a\",\"id\":\"x\",\"data\":\"\xff\"}}", AFTER_LOGIN).expect_err("not UTF-8");
     assert_eq!(refusal.message, "the frame is not JSON: the bytes from byte 40 on are not UTF-8");
     assert_eq!(refusal.kind, Some(Text::from("a")));

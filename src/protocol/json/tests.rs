@@ -184,8 +184,13 @@ proptest! {
         behind in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let plain: Vec<u8> = pattern.into_iter().cycle().take(length).collect();
-        prop_assert_eq!(plain_bytes(&plain), plain.len());
-        prop_assert_eq!(plain_bytes(&[&plain[..], &[stop], &behind].concat()), plain.len());
+        let stopped = [&plain[..], &[stop], &behind].concat();
+        for bytes in [&plain, &stopped] {
+            let (length, ascii) = plain_bytes(bytes);
+            prop_assert_eq!(length, plain.len());
+            prop_assert!(plain.is_ascii() || !ascii);
+            prop_assert!(!bytes.is_ascii() || ascii);
+        }
     }
 }
 
