@@ -111,7 +111,7 @@ impl Order {
             false if incoming.is_delivery() => entry(incoming),
             false => return Ok(()),
         };
-        out.write_all(Packet::line(&line).body())?;
+        out.write_all(&Packet::line(&line).body())?;
         Ok(out.flush()?)
     }
 }

@@ -186,7 +186,7 @@ impl Order {
             false if incoming.is_delivery() || is_answer => Packet::line(&Slice::from(incoming.data.get().as_bytes())),
             false => return Ok(()),
         };
-        match out.write_all(line.body()).and_then(|()| out.flush()) {
+        match out.write_all(&line.body()).and_then(|()| out.flush()) {
             // Whoever was reading wants no more, but the exit code still tells what became of the message.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => written.map_err(|error| Failure::input_output(format_args!("cannot write to standard output: {error}"))),

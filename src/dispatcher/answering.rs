@@ -264,7 +264,7 @@ impl Deliveries {
         if let Some((_, packet)) = self.last.as_ref().filter(|(last, _)| *last == which) {
             return Effect::Send(conn, packet.clone());
         }
-        let encode = || report::delivery(origin.kind, origin.message_id, data.bytes(), id);
+        let encode = || report::delivery(origin.kind, origin.message_id, data, id);
         let packet = if data.bytes().len() < LARGE_BYTES { encode() } else { self.large.entry(which).or_insert_with(encode).clone() };
         self.last = Some((which, packet.clone()));
         Effect::Send(conn, packet)

@@ -30,7 +30,7 @@ enum Part<'a> {
 /// Hands as many bytes of `packets` to `write` as go into one call, `offset` bytes of the first packet left out.
 pub(super) fn gather<T>(packets: &[Packet], mut offset: usize, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
     if let [packet] = packets
-        && let [[], bytes] = packet.parts()
+        && let [[], bytes, [], []] = packet.parts()
     {
         return write(&[IoSlice::new(bytes.get(offset..).unwrap_or_default())]);
     }

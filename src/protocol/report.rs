@@ -95,14 +95,25 @@ fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// Data that is not smaller than this is not copied into deliveries.
+const LARGE_BYTES: usize = 4 << 10;
+
 /// What a handler ordered for a user. `id` only for the connection that asked.
-pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &[u8], id: Option<&Slice>) -> Packet {
-    Packet::write(|body| {
+pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &Slice, id: Option<&Slice>) -> Packet {
+    let before = |body: &mut Vec<u8>| {
         body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
         message_id.put(body);
         body.extend_from_slice(br#"},"payload":{"data":"#);
-        body.extend_from_slice(data);
-        put_kind_and_id(body, kind, id.map(Slice::bytes));
+    };
+    let after = |body: &mut Vec<u8>| put_kind_and_id(body, kind, id.map(Slice::bytes));
+    // A delivery may wait for long, and must not keep much more alive than itself.
+    if data.len() >= LARGE_BYTES && data.held() <= 2 * data.len() {
+        return Packet::around(before, data.clone(), after);
+    }
+    Packet::write(|body| {
+        before(body);
+        body.extend_from_slice(data.bytes());
+        after(body);
     })
 }
 
@@ -233,18 +244,43 @@ pub fn put_string(body: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
 
-    fn text(packet: &Packet) -> &str {
-        std::str::from_utf8(packet.body()).expect("reports are UTF-8")
+    fn text(packet: &Packet) -> String {
+        String::from_utf8(packet.body().to_vec()).expect("reports are UTF-8")
     }
 
     #[test]
     fn data_and_ids_go_out_as_they_came() {
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let packet = delivery("chat", MessageId { prefix: "a.example/5f-", number: 42 }, br#"{"a":1e999,"a":1.0}"#, Some(&id));
+        let packet =
+            delivery("chat", MessageId { prefix: "a.example/5f-", number: 42 }, &Slice::from(&br#"{"a":1e999,"a":1.0}"#[..]), Some(&id));
         assert_eq!(
             text(&packet),
             r#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"a.example/5f-42"},"payload":{"data":{"a":1e999,"a":1.0},"type":"chat","id":"c\u00e4"}}"#
         );
+    }
+
+    #[test]
+    fn large_data_is_shared_and_keeps_little_else_alive() {
+        let message_id = MessageId { prefix: "s/1-", number: 7 };
+        let kept = |data: &Slice| {
+            let packet = delivery("chat", message_id, data, None);
+            let copied = delivery("chat", message_id, &Slice::from(data.bytes()), None);
+            assert_eq!(packet.parts().concat(), copied.parts().concat());
+            let body = [
+                &br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"s/1-7"},"payload":{"data":"#[..],
+                data.bytes(),
+                br#","type":"chat"}}"#,
+            ]
+            .concat();
+            assert_eq!(packet.body(), body);
+            assert_eq!(packet.parts().concat(), [&(body.len() as u32).to_le_bytes(), &body[..]].concat());
+            packet.parts().iter().any(|part| part.as_ptr() == data.bytes().as_ptr())
+        };
+        let frame = Slice::from(&vec![b'1'; 4 * LARGE_BYTES][..]);
+        assert!(kept(&frame));
+        assert!(kept(&frame.slice(1, 1 + 2 * LARGE_BYTES)));
+        assert!(!kept(&frame.slice(1, 2 * LARGE_BYTES)), "it would keep more than the double alive");
+        assert!(!kept(&Slice::from(&vec![b'1'; LARGE_BYTES - 1][..])), "it is small");
     }
 
     #[test]

@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn what_a_server_sends_is_read() {
-        let delivery = report::delivery("bench", MessageId { prefix: "s/1-", number: 1 }, b" 1.0", None);
-        assert_eq!(read(delivery.body()), Incoming::Delivery(b"1.0"));
+        let delivery = report::delivery("bench", MessageId { prefix: "s/1-", number: 1 }, &Slice::from(&b" 1.0"[..]), None);
+        assert_eq!(read(&delivery.body()), Incoming::Delivery(b"1.0"));
         let id = Id::Client(Slice::from(&br#""12""#[..]));
         let counts = report::Counts { delivered: 3, ..report::Counts::default() };
         let good = report::outcome("bench", Some(&id), MessageId { prefix: "s/1-", number: 1 }, &counts);
-        assert_eq!(read(good.body()), Incoming::Report(Some(12), Verdict::Good(Some(3))));
+        assert_eq!(read(&good.body()), Incoming::Report(Some(12), Verdict::Good(Some(3))));
         let busy = report::bad("bench", None, Reason::Busy, "too \"many\"");
-        assert_eq!(read(busy.body()), Incoming::Report(None, Verdict::Bad("busy")));
+        assert_eq!(read(&busy.body()), Incoming::Report(None, Verdict::Bad("busy")));
         for other in ["", "{}", r#"{"header":{"messageType":"x","status":"good"},"payload":{}}"#] {
             assert_eq!(read(other.as_bytes()), Incoming::Other);
         }

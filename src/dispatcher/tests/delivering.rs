@@ -251,7 +251,7 @@ fn one_payload_for_many_commands_is_encoded_once() {
     world.handler("chat").answers(&several(&commands, "2"));
     let bodies = |world: &World, conn: u64| {
         let sent = |effect: &Effect| match effect {
-            Effect::Send(to, packet) if *to == ConnId(conn) && packet.body().ends_with(b"}}") => Some(packet.body().as_ptr()),
+            Effect::Send(to, packet) if *to == ConnId(conn) && packet.body().ends_with(b"}}") => Some(packet.parts()[1].as_ptr()),
             _ => None,
         };
         world.effects.iter().filter_map(sent).collect::<Vec<_>>()

@@ -232,7 +232,7 @@ impl Ledger {
         let asked = &self.world.handlers[kind].asked;
         let nth = if is_plain(kind) { 0 } else { nth % asked.len().max(1) };
         let (_, packet) = asked.get(nth)?;
-        let asked: Value = serde_json::from_slice(packet.body()).expect("JSON");
+        let asked: Value = serde_json::from_slice(&packet.body()).expect("JSON");
         let data = if asked.is_array() { &asked } else { &asked["payload"]["data"] };
         let message = data[0].as_u64().expect("a message's number") as usize;
         let expected = (0..self.clients.len()).map(|n| self.expected(n, message, what)).collect();
@@ -260,7 +260,7 @@ impl Ledger {
             match effect {
                 Effect::Send(conn, packet) => {
                     assert_eq!(report, None, "a report comes right before what it settles");
-                    let frame: Value = serde_json::from_slice(packet.body()).expect("JSON");
+                    let frame: Value = serde_json::from_slice(&packet.body()).expect("JSON");
                     let (header, payload) = (&frame["header"], &frame["payload"]);
                     let id = payload["id"].as_str().map(str::to_owned);
                     if header["messageType"] == "statusReport" {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The answer with `inReplyTo`, if what was asked is an envelope.
 pub(super) fn in_reply_to(packet: &Packet, answer: &str) -> String {
-    let asked: Value = serde_json::from_slice(packet.body()).unwrap_or_default();
+    let asked: Value = serde_json::from_slice(&packet.body()).unwrap_or_default();
     match &asked["header"]["messageId"] {
         Value::String(id) => answer.replacen(r#"{"header":{"#, &format!(r#"{{"header":{{"inReplyTo":"{id}","#), 1),
         _ => answer.to_owned(),

@@ -42,8 +42,8 @@ fn wrong_questions_are_refused() {
 
 #[test]
 fn answers_are_written() {
-    assert_eq!(success(br#"["alice"]"#).body(), br#"{"status":"0","data":["alice"]}"#);
-    assert_eq!(failure("no \"x\"").body(), br#"{"status":"1","data":null,"message":"no \"x\""}"#);
+    assert_eq!(success(br#"["alice"]"#).body()[..], br#"{"status":"0","data":["alice"]}"#[..]);
+    assert_eq!(failure("no \"x\"").body()[..], br#"{"status":"1","data":null,"message":"no \"x\""}"#[..]);
     assert_eq!(success(b"1").parts().concat()[..4], [23, 0, 0, 0]);
 }
 

@@ -6,10 +6,14 @@
 //! ```
 //!
 //! [`Decoder`] eats bytes in any pieces and yields [`Frame`]s. A frame's bytes are shared, never copied again:
-//! a [`Slice`] is a range of them, such as the untouched `data` of a message. A [`Packet`] is what is written.
+//! a [`Slice`] is a range of them, such as the untouched `data` of a message. A [`Packet`] is what is written; it has a file of
+//! its own, `packet.rs`.
+
+mod packet;
+
+pub use packet::Packet;
 
 use crate::config::Framing;
-use std::cell::RefCell;
 use std::fmt;
 use triomphe::ThinArc;
 
@@ -84,6 +88,11 @@ impl Slice {
         self.len() == 0
     }
 
+    /// How many bytes it keeps alive.
+    pub fn held(&self) -> usize {
+        self.shared.slice.len()
+    }
+
     /// Leaves the first bytes out, all of them if there are not so many.
     fn skip(&mut self, bytes: usize) {
         self.start += bytes.min(self.len()) as u32;
@@ -107,114 +116,6 @@ impl Eq for Slice {}
 impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Slice({} bytes)", self.bytes().len())
-    }
-}
-
-/// What is written to one destination in one piece.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Packet {
-    length: Length,
-    body: Slice,
-}
-
-/// Where the length of a packet stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Length {
-    /// Before the body, which has no room for it.
-    Apart([u8; PREFIX_BYTES]),
-    /// In the first bytes of the body.
-    Inside,
-    /// Nowhere: the body is a line.
-    Nowhere,
-}
-
-thread_local! {
-    /// Where packets are written before their size is known; used again and again.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Packet {
-    /// `body` with its length in front of it.
-    pub fn framed(body: Slice) -> Packet {
-        // At most 1 GiB, as above.
-        let length = (body.bytes().len() as u32).to_le_bytes();
-        Packet { length: Length::Apart(length), body }
-    }
-
-    /// A frame with the text that `write` appends. It must not make another packet meanwhile.
-    pub fn write(write: impl FnOnce(&mut Vec<u8>)) -> Packet {
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.extend_from_slice(&[0; PREFIX_BYTES]);
-            write(scratch);
-            let length = ((scratch.len() - PREFIX_BYTES) as u32).to_le_bytes();
-            scratch[..PREFIX_BYTES].copy_from_slice(&length);
-            let body = Slice::from(&scratch[..]);
-            if scratch.capacity() > KEPT_BUFFER_BYTES {
-                *scratch = Vec::new();
-            }
-            Packet { length: Length::Inside, body }
-        })
-    }
-
-    /// Like [`Packet::write`], in the way that the other side tells frames apart.
-    pub fn write_as(framing: Framing, write: impl FnOnce(&mut Vec<u8>)) -> Packet {
-        match framing {
-            Framing::Length => Packet::write(write),
-            Framing::Lines => {
-                let mut body = Vec::new();
-                write(&mut body);
-                Packet::line(&Slice::from(&body[..]))
-            }
-        }
-    }
-
-    /// `body` as one line. Line breaks in a JSON text stand between tokens only, where a space means the same.
-    pub fn line(body: &Slice) -> Packet {
-        let mut line: Vec<u8> = body.bytes().iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
-        line.push(b'\n');
-        Packet { length: Length::Nowhere, body: Slice::from(&line[..]) }
-    }
-
-    /// `body` in the way that the other side tells frames apart.
-    pub fn new(framing: Framing, body: Slice) -> Packet {
-        match framing {
-            Framing::Length => Packet::framed(body),
-            Framing::Lines => Packet::line(&body),
-        }
-    }
-
-    /// The same text, in the way that the other side tells frames apart.
-    pub fn framed_as(self, framing: Framing) -> Packet {
-        match framing {
-            Framing::Length => self,
-            Framing::Lines => Packet::line(&Slice::from(self.body())),
-        }
-    }
-
-    /// Its bytes, in the two parts that go one after the other; the first may be empty.
-    pub fn parts(&self) -> [&[u8]; 2] {
-        let before: &[u8] = if let Length::Apart(length) = &self.length { length } else { &[] };
-        [before, self.body.bytes()]
-    }
-
-    /// How many bytes it takes on the wire.
-    pub fn wire_bytes(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
-    }
-
-    /// The frame's text, without what frames it.
-    pub fn body(&self) -> &[u8] {
-        match self.length {
-            Length::Inside => &self.body.bytes()[PREFIX_BYTES..],
-            Length::Apart(_) | Length::Nowhere => self.body.bytes(),
-        }
-    }
-}
-
-impl fmt::Debug for Packet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Packet({} bytes)", self.wire_bytes())
     }
 }
 
@@ -467,12 +368,6 @@ mod tests {
         decode(&mut decoder, &[&large]);
         decoder.space(1);
         assert!(decoder.buffer.capacity() <= KEPT_BUFFER_BYTES);
-    }
-
-    #[test]
-    fn line_breaks_between_tokens_become_spaces() {
-        let packet = Packet::new(Framing::Lines, Slice::from(&b"{\"a\":\r\n1}"[..]));
-        assert_eq!(packet.parts().concat(), b"{\"a\":  1}\n");
     }
 
     #[test]
