@@ -203,15 +203,15 @@ impl Client<'_> {
     /// Sees to it that the next read ends in time. A timeout that is set stays set as long as it is early enough, so
     /// that frames which come in pieces do not cost a system call each.
     fn keep_deadlines(&mut self) -> Option<End> {
-        if let Some(end) = self.check_deadlines() {
-            return Some(end);
-        }
         let Some(deadline) = self.deadline() else {
             if self.session.has_just_begun() {
                 return self.set_read_timeout(None);
             }
             return None;
         };
+        if let Some(end) = self.check_deadlines() {
+            return Some(end);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let early_enough = self.read_timeout.is_some_and(|timeout| timeout <= left + Duration::from_millis(500));
         if early_enough { None } else { self.set_read_timeout(Some(left)) }

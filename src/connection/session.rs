@@ -92,7 +92,7 @@ impl Session {
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.gate.closing().is_some()
+        self.gate.is_closing()
     }
 
     pub(super) fn user_for_log(&self) -> String {

@@ -31,6 +31,8 @@ pub struct Gate {
     under_way: AtomicUsize,
     bytes: AtomicUsize,
     state: Mutex<State>,
+    /// Whether the state says so, to be seen without the lock.
+    closing: AtomicBool,
     /// Whether the thread waits for a change. Telling nobody would cost a system call a message all the same.
     waiting: AtomicBool,
     changed: Condvar,
@@ -51,6 +53,7 @@ impl Gate {
             under_way: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             state: Mutex::default(),
+            closing: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             changed: Condvar::new(),
         }
@@ -117,9 +120,9 @@ impl Gate {
         self.lock().lingering = false;
     }
 
-    /// Why the connection is to end, if it is.
-    pub fn closing(&self) -> Option<CloseReason> {
-        self.lock().closing
+    /// Whether the connection is to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
 
     /// The bytes of what is under way.
@@ -148,6 +151,7 @@ impl Gate {
     pub fn close(&self, reason: CloseReason) -> bool {
         let mut state = self.lock();
         state.closing.get_or_insert(reason);
+        self.closing.store(true, Ordering::SeqCst);
         let lingering = state.lingering;
         drop(state);
         self.changed.notify_all();
