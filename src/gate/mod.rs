@@ -209,7 +209,9 @@ mod tests {
     fn the_end_of_a_connection_ends_every_wait() {
         let gate = Arc::new(Gate::new(1));
         gate.enter(1, 1);
+        assert!(!gate.is_closing());
         assert!(!gate.close(CloseReason::Revoked));
+        assert!(gate.is_closing());
         assert!(!gate.wait_for_room() && gate.entry().is_none() && !gate.wait_idle() && !gate.wait_verdict());
         assert_eq!(gate.wait_closing(), CloseReason::Revoked);
     }

@@ -41,6 +41,9 @@ pub(super) fn gather<T>(packets: &[Packet], mut offset: usize, write: impl FnOnc
             let skipped = offset.min(part.len());
             offset -= skipped;
             let part = &part[skipped..];
+            if part.is_empty() {
+                continue;
+            }
             if part.len() > COPIED_BYTES_MAX {
                 parts.push(Part::Direct(part));
             } else {
