@@ -158,9 +158,31 @@ impl RouteId {
     }
 }
 
-/// Which start of a handler's program (or which connection to it) something belongs to; the first is 1.
+/// One start of a handler's program, or one connection to it; never used again while the server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Generation(pub u64);
+pub struct StartId(pub u64);
+
+/// Where starts of handlers get their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct StartIds(Arc<AtomicU64>);
+
+impl StartIds {
+    /// A number that no start had before.
+    pub fn next(&self) -> StartId {
+        StartId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// A start of a handler, and where it stands: the type, and which of the type's instances it is (from 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HandlerId {
+    /// The type.
+    pub route: RouteId,
+    /// `BESTER_INSTANCE`.
+    pub instance: usize,
+    /// Which start of that instance.
+    pub start: StartId,
+}
 
 #[cfg(test)]
 mod tests {

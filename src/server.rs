@@ -1,18 +1,19 @@
 //! The assembly: what is opened and started, in which order, and how it all ends. Nothing else knows all parts.
 
-use crate::admin::control;
+use crate::admin::control::{self, Control};
+use crate::admin::reload::Reload;
 use crate::config::{self, Config};
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
 use crate::dispatcher::inlet::{self, Inlet};
-use crate::dispatcher::run::{Inbound, Order, Runner};
-use crate::dispatcher::{Dispatcher, Event, RouteConfig, Settings};
+use crate::dispatcher::run::{Inbound, Runner};
+use crate::dispatcher::{Dispatcher, Event, Settings};
 use crate::gate::Incoming;
-use crate::handler::informer;
-use crate::handler::{self, Handle, Spec};
+use crate::handler::roster::{Failed, Roster, Surroundings, route_config};
+use crate::handler::watch::Watcher;
 use crate::listener::admission::Admission;
 use crate::listener::{Accepting, ListenError, Listener, Listening};
-use crate::name::{ConnIds, Generation, RouteId, TypeName};
+use crate::name::ConnIds;
 use crate::outlet::Total;
 use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
@@ -100,13 +101,26 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::Io(what, error)
 }
 
-/// Runs a server until it is told to stop by SIGTERM or SIGINT; a second one has it hurry.
+/// Runs a server until it is told to stop by SIGTERM or SIGINT; a second one has it hurry. SIGHUP has it read its
+/// configuration again.
 pub fn serve(config: &Config) -> Result<(), StartError> {
-    let (signals, orders) = Signals::start().map_err(io_error("signals"))?;
+    let (signals, orders) = Signals::of_server().map_err(io_error("signals"))?;
     let server = Server::start(config)?;
-    let _ = orders.recv(); // without a signal thread there is nobody to stop us, and it never ends before us
+    loop {
+        crossbeam_channel::select! {
+            // Without a signal thread there is nobody to stop us, and it never ends before us.
+            recv(orders.stop) -> _ => break,
+            recv(orders.reload) -> order => {
+                if order.is_err() {
+                    break;
+                }
+                // What came of it is in the log.
+                let _ = server.reload.reload(&server.roster);
+            }
+        }
+    }
     info!("stopping");
-    server.stop(&orders);
+    server.stop(&orders.stop);
     signals.stop();
     info!("stopped");
     Ok(())
@@ -119,10 +133,10 @@ struct Server {
     drained: Receiver<()>,
     admission: Arc<Admission>,
     listeners: Vec<Listener>,
-    informers: Vec<Acceptor>,
     control: Acceptor,
-    handlers: Vec<Handle>,
-    keepers: Vec<JoinHandle<()>>,
+    roster: Arc<Roster>,
+    reload: Arc<Reload>,
+    watcher: Watcher,
     /// To be joined in this order, once nobody speaks to them any longer.
     dispatcher: JoinHandle<()>,
     flusher: JoinHandle<()>,
@@ -133,6 +147,7 @@ struct Server {
 
 impl Server {
     fn start(config: &Config) -> Result<Server, StartError> {
+        sys::hear_of_children();
         sys::keep_descriptors_from_children().map_err(io_error("descriptors"))?;
         if let Err(error) = sys::raise_descriptor_limit() {
             warn!("the limit of open files stays as it is: {error}");
@@ -157,41 +172,31 @@ impl Server {
         info!("{} accounts in {}", accounts.len(), config.database.display());
         dispatcher.handle(Instant::now(), Event::AccountsChanged(accounts), &mut Vec::new());
 
-        let control = control::start(&config.server.state_directory, store.clone(), inbound.clone())
-            .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
         let incoming = Incoming::new(config.limits.incoming_bytes_total);
         let outgoing = Total::new(config.limits.outgoing_bytes_total);
         let conns = ConnIds::default();
-        let mut informers = Vec::new();
-        for (kind, handler) in &config.handlers {
-            let shared = informer::Shared { inbound: inbound.clone(), conns: conns.clone(), outgoing: outgoing.clone() };
-            let path = &handler.informer_socket;
-            informers.push(informer::start(kind, path, shared).map_err(io_error(path.display().to_string()))?);
-        }
-
-        let mut handlers = Vec::new();
-        let mut keepers = Vec::new();
-        for ((kind, handler), route) in config.handlers.iter().zip((0..).map(RouteId)) {
-            let spec = Spec {
-                route,
-                kind: kind.clone(),
-                config: handler.clone(),
-                server: config.server.name.clone(),
-                inbound: inbound.clone(),
-                limits: config.limits.clone(),
-            };
-            let (handle, thread) = handler::keep(spec).map_err(io_error(format!("the keeper of handler {kind}")))?;
-            handlers.push(handle);
-            keepers.push(thread);
-        }
-        let keeping = handlers.clone();
-        let orders = move |route: RouteId, generation: Generation, order: Order| match (keeping.get(route.index()), order) {
-            (Some(handle), Order::Replace(reason)) => handle.replace(generation, reason),
-            (Some(handle), Order::Closed) => handle.closed(generation),
-            (None, _) => {} // there is a keeper for each route
-        };
-        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), orders: Box::new(orders), drained: told_drained };
+        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), drained: told_drained };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
+        let surroundings = Surroundings {
+            server: config.server.name.clone(),
+            limits: config.limits.clone(),
+            inbound: inbound.clone(),
+            conns: conns.clone(),
+            outgoing: Arc::clone(&outgoing),
+        };
+        let roster = Roster::start(&config.handlers, surroundings).map_err(|Failed { what, error }| StartError::Io(what, error))?;
+        let watcher = Watcher::start(Arc::clone(&roster)).map_err(io_error("watcher thread"))?;
+        let reload = Arc::new(Reload::new(config.clone()));
+        let control = Control {
+            store: store.clone(),
+            inbound: inbound.clone(),
+            conns: conns.clone(),
+            outgoing: Arc::clone(&outgoing),
+            roster: Arc::clone(&roster),
+            reload: Arc::clone(&reload),
+        };
+        let control = control::start(&config.server.state_directory, control)
+            .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
 
         let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());
         let shared = Shared { inbound: inbound.clone(), limits: config.limits.clone(), login, incoming, outgoing };
@@ -210,10 +215,10 @@ impl Server {
             drained,
             admission,
             listeners,
-            informers,
             control,
-            handlers,
-            keepers,
+            roster,
+            reload,
+            watcher,
             dispatcher: dispatching,
             flusher: flushing,
             storage,
@@ -238,8 +243,9 @@ impl Server {
         if wait_for_clients(&self.admission, deadline.min(Instant::now() + FLUSH_WITHIN), hurry) {
             deadline = Instant::now();
         }
-        end_handlers(&self.handlers, self.keepers, deadline, hurry);
-        self.informers.into_iter().for_each(Acceptor::stop);
+        self.roster.stop(deadline, hurry);
+        // It may have been replacing a handler, which is over by now.
+        self.watcher.stop();
         let _ = self.inbound.send(Inbound::Quit);
         drop(self.inbound);
         // Their panics are in the log.
@@ -262,28 +268,6 @@ fn wait_for_clients(admission: &Admission, deadline: Instant, hurry: &Receiver<(
     false
 }
 
-/// Asks all handlers to end, and has those killed that have not when there is no time left.
-fn end_handlers(handlers: &[Handle], keepers: Vec<JoinHandle<()>>, deadline: Instant, hurry: &Receiver<()>) {
-    handlers.iter().for_each(Handle::stop);
-    let (done, ended) = crossbeam_channel::bounded::<()>(0);
-    let join = move || {
-        let _done = done;
-        for keeper in keepers {
-            let _ = keeper.join(); // its panic is in the log
-        }
-    };
-    let Ok(joining) = crate::thread::spawn("end handlers", 64 << 10, join) else {
-        return handlers.iter().for_each(Handle::stop_now);
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    crossbeam_channel::select! {
-        recv(ended) -> _ => {}
-        recv(hurry) -> _ => handlers.iter().for_each(Handle::stop_now),
-        default(left) => handlers.iter().for_each(Handle::stop_now),
-    }
-    let _ = joining.join();
-}
-
 fn listen(network: &config::Network) -> Result<Vec<Listening>, StartError> {
     let tcp = [network.tcp4, network.tcp6].into_iter().flatten().map(Listening::tcp);
     let unix = network.unix.iter().map(Listening::unix);
@@ -293,20 +277,10 @@ fn listen(network: &config::Network) -> Result<Vec<Listening>, StartError> {
 fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartError> {
     let mut start = [0; 16];
     getrandom::fill(&mut start).map_err(|error| StartError::Io("random numbers".into(), io::Error::other(error)))?;
-    let route = |(kind, handler): (&TypeName, &config::Handler)| RouteConfig {
-        kind: kind.clone(),
-        envelope: handler.envelope,
-        per_message: matches!(handler.transport, config::HandlerTransport::Unix { persistent: false, .. }),
-        framing: handler.framing,
-        in_flight: handler.in_flight,
-        queue: handler.queue,
-        queue_wait: handler.queue_wait,
-        timeout: handler.timeout,
-    };
     Ok(Settings {
         server: config.server.name.clone(),
         start: u128::from_le_bytes(start),
-        routes: config.handlers.iter().map(route).collect(),
+        routes: config.handlers.iter().map(|(kind, handler)| route_config(kind, handler)).collect(),
         sessions_per_user: config.limits.connections_per_user,
         admin_info: config.admin_info.clone(),
         listeners: listening.iter().map(ToString::to_string).collect(),

@@ -1,16 +1,16 @@
-//! SIGTERM and SIGINT become messages on a channel.
+//! SIGTERM, SIGINT and SIGHUP become messages on channels.
 //!
 //! Spawned by `server.rs`; the thread waits for signals; it ends with [`Signals::stop`].
 
 use crossbeam_channel::Receiver;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{self, Handle};
 use std::io;
 use std::thread::JoinHandle;
 
 const STACK_BYTES: usize = 64 << 10;
 /// The first has the server stop, the second has it hurry; more say nothing new.
-const ORDERS_MAX: usize = 2;
+const STOPS_MAX: usize = 2;
 
 /// The thread that waits for signals.
 #[derive(Debug)]
@@ -19,19 +19,40 @@ pub struct Signals {
     thread: JoinHandle<()>,
 }
 
+/// What signals order.
+#[derive(Debug)]
+pub struct Orders {
+    /// SIGTERM or SIGINT: each message is one order to stop.
+    pub stop: Receiver<()>,
+    /// SIGHUP: to read the configuration again.
+    pub reload: Receiver<()>,
+}
+
 impl Signals {
-    /// Starts to wait. Each message on the channel is one order to stop.
-    pub fn start() -> io::Result<(Signals, Receiver<()>)> {
-        let mut signals = iterator::Signals::new([SIGTERM, SIGINT])?;
+    /// For a command in the foreground: it can be told to stop.
+    pub fn of_command() -> io::Result<(Signals, Receiver<()>)> {
+        let (signals, orders) = Signals::wait_for(&[SIGTERM, SIGINT])?;
+        Ok((signals, orders.stop))
+    }
+
+    /// For a server, which can be told to read its configuration again as well.
+    pub fn of_server() -> io::Result<(Signals, Orders)> {
+        Signals::wait_for(&[SIGTERM, SIGINT, SIGHUP])
+    }
+
+    fn wait_for(signals: &[i32]) -> io::Result<(Signals, Orders)> {
+        let mut signals = iterator::Signals::new(signals)?;
         let handle = signals.handle();
-        let (orders, incoming) = crossbeam_channel::bounded(ORDERS_MAX);
+        let (stop, stops) = crossbeam_channel::bounded(STOPS_MAX);
+        let (reload, reloads) = crossbeam_channel::bounded(1);
         let body = move || {
-            for _ in signals.forever() {
-                let _ = orders.try_send(()); // full is two orders already
+            for signal in signals.forever() {
+                let orders = if signal == SIGHUP { &reload } else { &stop };
+                let _ = orders.try_send(()); // full is the same order already
             }
         };
         let thread = crate::thread::spawn("signals", STACK_BYTES, body)?;
-        Ok((Signals { handle, thread }, incoming))
+        Ok((Signals { handle, thread }, Orders { stop: stops, reload: reloads }))
     }
 
     /// Ends the thread.

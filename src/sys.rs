@@ -6,17 +6,39 @@
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{FdFlags, dup2, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::thread::set_no_new_privs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Where a handler finds its channel when it is not its standard input and output.
 const CHANNEL_FD: RawFd = 3;
 
+/// Signals are numbered from 1 to this.
+const SIGNALS: usize = 64;
+
+/// The limit of open files before it was raised.
+static DESCRIPTORS_BEFORE: OnceLock<Option<u64>> = OnceLock::new();
+
 /// Each connection needs a descriptor: takes as many as the system gives.
 pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    DESCRIPTORS_BEFORE.get_or_init(|| current);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+/// The limit of open files that programs expect, which is the one that this process was started with: there are some that
+/// close every descriptor up to it, and some that use `select`, which knows but 1024.
+pub(crate) fn usual_descriptor_limit() -> Rlimit {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let before = DESCRIPTORS_BEFORE.get().copied().unwrap_or(current);
+    let current = match (before, maximum) {
+        (Some(before), Some(maximum)) => Some(before.min(maximum)),
+        (None, maximum) => maximum,
+        (before, None) => before,
+    };
+    Rlimit { current, maximum }
 }
 
 /// Keeps every descriptor but the standard three from children. Whoever launched the server may have left some open;
@@ -36,8 +58,19 @@ pub(crate) fn keep_descriptors_from_children() -> io::Result<()> {
     Ok(())
 }
 
-/// Has a child end when the thread that spawns it ends (which must therefore live as long as the server), and gives
-/// it `channel` as descriptor 3.
+/// Whoever started us may ignore the deaths of children, and then nobody could be told how one ended.
+///
+/// Call it before there are children.
+pub(crate) fn hear_of_children() {
+    // SAFETY: no function of ours is named, and the default for this signal is that nothing happens.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Has a child end when the thread that spawns it ends (which must therefore live as long as the server), gives it
+/// `channel` as descriptor 3, and lets every signal do to it what signals do by default, whatever is ignored or blocked here.
+///
+/// The order to end with the thread is lost when a process becomes another user's. The standard library changes the user
+/// before it calls what is here, and a test sees to it that this stays so.
 pub(crate) fn prepare_child(command: &mut Command, channel: Option<OwnedFd>) {
     let parent = getpid();
     let prepare = move || {
@@ -45,6 +78,7 @@ pub(crate) fn prepare_child(command: &mut Command, channel: Option<OwnedFd>) {
         if getppid() != Some(parent) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        reset_signals();
         if let Some(channel) = &channel {
             if channel.as_raw_fd() == CHANNEL_FD {
                 fcntl_setfd(channel, FdFlags::empty())?;
@@ -60,4 +94,37 @@ pub(crate) fn prepare_child(command: &mut Command, channel: Option<OwnedFd>) {
     // SAFETY: between fork and exec only system calls are made: no memory is allocated (such errors need
     // none) and no lock is taken.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Bounds for a child, in this order; and with `locked_in`, whatever it runs has no more rights than it has.
+///
+/// Call it after [`prepare_child`], whose descriptor 3 could be beyond the bounds.
+pub(crate) fn confine_child(command: &mut Command, bounds: Vec<(Resource, Rlimit)>, locked_in: bool) {
+    let confine = move || {
+        for (resource, bound) in &bounds {
+            setrlimit(*resource, Rlimit { current: bound.current, maximum: bound.maximum })?;
+        }
+        if locked_in {
+            set_no_new_privs(true)?;
+        }
+        Ok(())
+    };
+    // SAFETY: as above; the list is only read.
+    unsafe { command.pre_exec(confine) };
+}
+
+/// Only for a child before its program runs.
+fn reset_signals() {
+    // The system's structure of a signal's action, larger than on any machine: all zero, it says "the default", "no flags"
+    // and "no mask". As a set of signals it is the empty one.
+    let zero = [0u64; 16];
+    let nowhere = std::ptr::null_mut::<u64>();
+    for number in 1..=SIGNALS {
+        // SAFETY: the system reads less than `zero` has and writes nothing. No handler of ours is missed afterwards, for
+        // nothing of ours runs any more. For the two signals that cannot be changed it fails, which changes nothing. The C
+        // library's own function would refuse two more, which it ignores in all that it spawns.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, zero.as_ptr(), nowhere, SIGNALS / 8) };
+    }
+    // SAFETY: the same; what was pending comes now, and does what it does by default.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::c_long::from(libc::SIG_SETMASK), zero.as_ptr(), nowhere, SIGNALS / 8) };
 }

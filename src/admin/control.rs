@@ -1,83 +1,121 @@
-//! The control socket: how commands on this machine tell the running server that they changed something.
+//! The control socket: how commands on this machine ask the running server something, and have it do something.
 //!
-//! It has an [`Acceptor`] in the state directory, which `server.rs` starts and stops, and whose thread has one short
-//! conversation at a time, in frames as an informer speaks them.
+//! It has an [`Acceptor`] in the state directory, which `server.rs` starts and stops; whoever connects gets a thread, for
+//! a replacement may take its time. It speaks in frames as an informer does.
 
-use crate::connection::informer::read_questions;
-use crate::dispatcher::Event;
+use super::reload::Reload;
+use crate::connection::informer::{self, Asked};
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
-use crate::frame::{Frame, Packet};
-use crate::name::Username;
-use crate::protocol::informer::{self, Question};
+use crate::dispatcher::{Asker, Event};
+use crate::frame::Frame;
+use crate::handler::roster::Roster;
+use crate::name::{ConnId, ConnIds, Username};
+use crate::outlet::Total;
+use crate::protocol;
+use crate::protocol::informer::Question;
 use crate::store::Store;
-use crate::transport::{Acceptor, Socket, SocketReader};
-use log::{debug, info};
-use std::io::{self, Write};
+use crate::transport::Acceptor;
+use log::{debug, error, info};
+use serde_json::Value;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "control.sock";
-
-const STACK_BYTES: usize = 256 << 10;
-/// How long a command may be silent.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Names in one message at most. Whoever has changed more accounts has all of them looked at, by naming none.
 pub const NAMES_MAX: usize = 1000;
+
+const STACK_BYTES: usize = 256 << 10;
+/// A command is short, apart from a list of names.
+const FRAME_BYTES_MAX: usize = 128 << 10;
 const DEPTH_MAX: usize = 16;
+/// Commands at once.
+const CONNECTIONS_MAX: usize = 16;
+
+/// What commands have to do with.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The accounts.
+    pub store: Store,
+    /// To the dispatcher.
+    pub inbound: Inlet,
+    /// Numbers for connections.
+    pub conns: ConnIds,
+    /// Bytes that wait to go out.
+    pub outgoing: Arc<Total>,
+    /// The handlers.
+    pub roster: Arc<Roster>,
+    /// The configuration.
+    pub reload: Arc<Reload>,
+}
 
 /// Listens in the state directory.
-pub fn start(state_directory: &Path, store: Store, inbound: Inlet) -> io::Result<Acceptor> {
-    Acceptor::start("control".to_owned(), STACK_BYTES, &state_directory.join(SOCKET), move |stream| {
-        if let Err(error) = converse(stream, &store, &inbound) {
-            debug!("a command on the control socket: {error}");
-        }
-    })
+pub fn start(state_directory: &Path, control: Control) -> io::Result<Acceptor> {
+    let open = Arc::new(AtomicUsize::new(0));
+    let serve = move |stream| serve(&control, stream, &open);
+    Acceptor::start("control".to_owned(), STACK_BYTES, &state_directory.join(SOCKET), serve)
 }
 
-fn converse(stream: UnixStream, store: &Store, inbound: &Inlet) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let answers = stream.try_clone()?;
-    let mut reader = SocketReader::new(Arc::new(Socket::Unix(stream)));
-    reader.set_timeout(Some(PATIENCE))?;
-    read_questions(reader, |frame| {
-        let packet = match answer(frame, store, inbound) {
-            Ok(()) => informer::success(b"null"),
-            Err(message) => informer::failure(&message),
-        };
-        write(&answers, &packet).is_ok()
-    });
-    Ok(())
-}
-
-fn write(mut stream: &UnixStream, packet: &Packet) -> io::Result<()> {
-    packet.parts().into_iter().try_for_each(|part| stream.write_all(part))
-}
-
-fn answer(frame: &Frame, store: &Store, inbound: &Inlet) -> Result<(), String> {
-    let question = informer::parse(frame, DEPTH_MAX)?;
-    match question.kind.as_str() {
-        "accountsChanged" => accounts_changed(&question, store, inbound),
-        _ => Err("there is no such command; there is accountsChanged".into()),
+fn serve(control: &Control, stream: UnixStream, open: &Arc<AtomicUsize>) {
+    if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        open.fetch_sub(1, Ordering::Relaxed);
+        return debug!("{CONNECTIONS_MAX} commands are on the control socket already; one more is refused");
+    }
+    let (conn, control, counted) = (control.conns.next(), control.clone(), Arc::clone(open));
+    let body = move || {
+        let take = |frame: &Frame| control.take(conn, frame);
+        informer::serve(&control.inbound, conn, stream, &control.outgoing, FRAME_BYTES_MAX, take);
+        counted.fetch_sub(1, Ordering::Relaxed);
+    };
+    if let Err(error) = crate::thread::spawn(format!("control {}", conn.0), STACK_BYTES, body) {
+        open.fetch_sub(1, Ordering::Relaxed);
+        error!("no thread for a command on the control socket: {error}");
     }
 }
 
-/// Has the dispatcher look at the accounts that were changed, or at all of them.
-fn accounts_changed(question: &Question, store: &Store, inbound: &Inlet) -> Result<(), String> {
-    let names = match question.data.as_ref().filter(|data| data.bytes() != b"null") {
-        None => None,
-        Some(data) => {
-            let texts = informer::texts(data, NAMES_MAX)?;
-            let names: Result<Vec<Username>, _> = texts.iter().map(|text| Username::new(text.as_str())).collect();
-            Some(names.map_err(|error| error.to_string())?)
-        }
-    };
-    let all = names.is_none();
-    let standings = store.standings(names).map_err(|error| error.with_causes())?;
-    info!("accounts changed: {} looked at", standings.len());
-    let event = if all { Event::AccountsReloaded(standings) } else { Event::AccountsChanged(standings) };
-    inbound.send(Inbound::One(event)).map_err(|_| "the server is stopping".to_owned())
+impl Control {
+    fn take(&self, conn: ConnId, frame: &Frame) -> Result<Asked, String> {
+        let question = protocol::informer::parse(frame, DEPTH_MAX)?;
+        let answer = match question.kind.as_str() {
+            "status" => return Ok(Asked::Dispatcher(Event::Informed(conn, Asker::Operator, question))),
+            "handlers" => Ok(self.roster.told()),
+            "accountsChanged" => self.accounts_changed(&question).map(|()| Value::Null),
+            "restartHandler" => self.restart_handler(&question).map(|()| Value::Null),
+            "reload" => self.reload.reload(&self.roster),
+            "reloadDryRun" => self.reload.dry_run(),
+            _ => {
+                Err("there is no such command; there are status, handlers, accountsChanged, restartHandler, reload and reloadDryRun".into())
+            }
+        };
+        Ok(Asked::Here(match answer {
+            Ok(data) => protocol::informer::success(data.to_string().as_bytes()),
+            Err(message) => protocol::informer::failure(&message),
+        }))
+    }
+
+    /// Has the dispatcher look at the accounts that were changed, or at all of them.
+    fn accounts_changed(&self, question: &Question) -> Result<(), String> {
+        let names = match question.data.as_ref().filter(|data| data.bytes() != b"null") {
+            None => None,
+            Some(data) => {
+                let texts = protocol::informer::texts(data, NAMES_MAX)?;
+                let names: Result<Vec<Username>, _> = texts.iter().map(|text| Username::new(text.as_str())).collect();
+                Some(names.map_err(|error| error.to_string())?)
+            }
+        };
+        let all = names.is_none();
+        let standings = self.store.standings(names).map_err(|error| error.with_causes())?;
+        info!("accounts changed: {} looked at", standings.len());
+        let event = if all { Event::AccountsReloaded(standings) } else { Event::AccountsChanged(standings) };
+        self.inbound.send(Inbound::One(event)).map_err(|_| "the server is stopping".to_owned())
+    }
+
+    fn restart_handler(&self, question: &Question) -> Result<(), String> {
+        let data = question.data.as_ref().ok_or("command.data is missing: restartHandler takes a type")?;
+        self.roster.restart(protocol::informer::text(data)?.as_str())
+    }
 }

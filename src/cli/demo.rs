@@ -68,7 +68,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     no_free_arguments("demo", &matches)?;
     server::check_python()?;
     // From here on Ctrl-C does not end this process: it is noticed at the next step, and cleaned up after.
-    let (signals, orders) = Signals::start().map_err(|error| Failure::unavailable(format_args!("signals: {error}")))?;
+    let (signals, orders) = Signals::of_command().map_err(|error| Failure::unavailable(format_args!("signals: {error}")))?;
     let shown = Home::new().and_then(|home| show(&home, &orders));
     signals.stop();
     shown

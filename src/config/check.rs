@@ -4,8 +4,9 @@
 
 use super::block::find_program;
 use super::problem::{Flaw, Problem};
-use super::{Config, HandlerTransport, Program, Registration};
+use super::{Config, Handler, HandlerTransport, Identity, NoIdentity, Program, Registration, Resources};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{Resource, getegid, geteuid, getrlimit};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
@@ -15,7 +16,13 @@ use std::path::Path;
 
 /// Everything that keeps a server with this configuration from starting.
 pub fn problems(config: &Config) -> Vec<Problem> {
-    let mut check = Check { state: &config.server.state_directory, found: Vec::new() };
+    problems_for(config, (geteuid().as_raw(), getegid().as_raw()))
+}
+
+/// The same for a server that runs as this user and group, as far as it depends on who that is and not on what the system
+/// permits.
+pub(super) fn problems_for(config: &Config, ours: (u32, u32)) -> Vec<Problem> {
+    let mut check = Check { state: &config.server.state_directory, ours, found: Vec::new() };
     check.listeners(config);
     check.state_directory();
     check.database(&config.database);
@@ -27,6 +34,8 @@ pub fn problems(config: &Config) -> Vec<Problem> {
         if let Some(program) = &handler.program {
             check.program(&key("handlerBinary"), program);
             check.directory(&key("workingDirectory"), &program.directory, Access::EXEC_OK);
+            check.resources(&key("resources"), &program.resources);
+            check.identity(&key, handler, program);
         }
         match &handler.transport {
             // Without a program of ours the socket and its directory are another's to make, perhaps later.
@@ -35,7 +44,10 @@ pub fn problems(config: &Config) -> Vec<Problem> {
             }
             _ => {}
         }
-        check.socket(&key("informerSocketPath"), &handler.informer_socket);
+        match &handler.informer_directory {
+            Some(directory) => check.informers(&key("informerSocketPath"), directory),
+            None => check.socket(&key("informerSocketPath"), &handler.informer_socket),
+        }
     }
     check.found
 }
@@ -43,6 +55,8 @@ pub fn problems(config: &Config) -> Vec<Problem> {
 struct Check<'c> {
     /// The one directory that the server makes itself.
     state: &'c Path,
+    /// The server's user and group.
+    ours: (u32, u32),
     found: Vec<Problem>,
 }
 
@@ -70,9 +84,7 @@ impl Check<'_> {
         match look(self.state) {
             Err(Flaw::Missing) => {
                 // The server makes it, and what is missing above it.
-                let above = self.state.ancestors().skip(1).find(|path| !matches!(look(path), Err(Flaw::Missing)));
-                let above = above.unwrap_or(Path::new("/"));
-                self.directory(KEY, above, Access::WRITE_OK | Access::EXEC_OK);
+                self.above(KEY, self.state);
             }
             Err(flaw) => self.add(KEY, self.state, flaw, "correct the path"),
             Ok(known) if !known.is_dir() => {
@@ -164,6 +176,107 @@ impl Check<'_> {
         }
     }
 
+    /// The directory in which something has to be made, with all that is missing above it.
+    fn above(&mut self, key: &str, path: &Path) {
+        let above = path.ancestors().skip(1).find(|path| !matches!(look(path), Err(Flaw::Missing)));
+        self.directory(key, above.unwrap_or(Path::new("/")), Access::WRITE_OK | Access::EXEC_OK);
+    }
+
+    /// The directory for informers of those who do not get into the state directory, which the server makes.
+    fn informers(&mut self, key: &str, path: &Path) {
+        match path.symlink_metadata() {
+            Err(_) => self.above(key, path),
+            Ok(known) if !known.is_dir() => self.add(key, path, Flaw::NotA("a directory"), "move it away, or give the path"),
+            // Whoever owns it could put a socket of his own there.
+            Ok(known) => self.private(key, path, &known, 0o022, "0711"),
+        }
+    }
+
+    /// Bounds can only be lowered by a program's own process, which may no longer be root's.
+    fn resources(&mut self, key: &str, resources: &Resources) {
+        for (name, wanted, resource) in [
+            ("files", resources.files, Resource::Nofile),
+            ("memory", resources.memory, Resource::As),
+            ("processes", resources.processes, Resource::Nproc),
+        ] {
+            if let (Some(wanted), Some(limit)) = (wanted, getrlimit(resource).maximum)
+                && wanted > limit
+            {
+                let remedy = "lower it, or raise that limit where the server is started";
+                self.add(&format!("{key}.{name}"), Path::new(&wanted.to_string()), Flaw::Beyond(limit), remedy);
+            }
+        }
+    }
+
+    /// Whether the server can start the program as this user, and whether the user then gets at all that is needed.
+    fn identity(&mut self, key: &dyn Fn(&'static str) -> String, handler: &Handler, program: &Program) {
+        let identity = match Identity::of(program) {
+            Ok(None) => return,
+            Ok(Some(identity)) => identity,
+            Err(NoIdentity::User(name)) => {
+                let remedy = "correct it, or give the number of a user that is known elsewhere, and `group` too";
+                return self.add(&key("user"), Path::new(&name), Flaw::Unknown("/etc/passwd"), remedy);
+            }
+            Err(NoIdentity::Group(name)) => {
+                let remedy = "correct it, or give the number of a group that is known elsewhere";
+                return self.add(&key("group"), Path::new(&name), Flaw::Unknown("/etc/group"), remedy);
+            }
+            Err(NoIdentity::NoGroup(number)) => {
+                return self.add(&key("user"), Path::new(&number), Flaw::NoGroup, "give `group` too");
+            }
+            Err(NoIdentity::Unreadable(file, error)) => {
+                let given = if program.user.is_some() { "user" } else { "group" };
+                return self.add(&key(given), Path::new(file), Flaw::Unreachable(error.kind()), "let the server read it");
+            }
+        };
+        let our_user = self.ours.0;
+        if our_user != 0 && (identity.uid, identity.gid) != self.ours {
+            let (given, name) = match (&program.user, &program.group) {
+                (Some(user), None) => ("user", user.clone()),
+                (Some(user), _) if identity.uid != our_user => ("user", user.clone()),
+                (_, group) => ("group", group.clone().unwrap_or_default()), // without either there is no identity
+            };
+            let remedy = "run the server as root, or leave `user` and `group` out";
+            return self.add(&key(given), Path::new(&name), Flaw::NotRoot(our_user), remedy);
+        }
+        if identity.uid == our_user {
+            return; // what is permitted to us is looked at without this
+        }
+        let enter = "move it to where the user can go, or open that directory to the user";
+        // A script is opened once more, by its interpreter.
+        let bits = if first_line(&program.path).is_some_and(|line| line.starts_with(b"#!")) { 5 } else { 1 };
+        self.reach(&key("handlerBinary"), &identity, &program.path, bits, enter);
+        self.reach(&key("workingDirectory"), &identity, &program.directory, 1, enter);
+        if let HandlerTransport::Unix { path, .. } = &handler.transport
+            && let Some(parent) = path.parent()
+        {
+            self.reach(&key("unixDomainSocketPath"), &identity, parent, 3, "put the socket into a directory that the user can write");
+        }
+        let informer = "set informerSocketPath to a place that the user can reach, or open that directory to the user";
+        self.reach(&key("informerSocketPath"), &identity, &handler.informer_socket, 2, informer);
+        if let Some(directory) = &handler.informer_directory
+            && let Some(missing) = directory.ancestors().skip(1).find(|above| matches!(look(above), Err(Flaw::Missing)))
+        {
+            // The server would make it on the way to its state directory, and for itself alone.
+            let remedy = "make that directory, open to the user, or set informerSocketPath to a place that the user can reach";
+            self.add(&key("informerSocketPath"), missing, Flaw::Missing, remedy);
+        }
+    }
+
+    /// Whether somebody else gets to `path`, and may do `bits` there if it is there by now. (A socket is not.)
+    fn reach(&mut self, key: &str, identity: &Identity, path: &Path, bits: u32, remedy: &str) {
+        let user = identity.name();
+        if let Some(closed) = identity.barrier(path) {
+            return self.add(key, &closed, Flaw::ClosedTo { user, wanted: Some(path.to_owned()) }, remedy);
+        }
+        match path.metadata() {
+            Ok(known) if !known.file_type().is_socket() && !identity.may(path, &known, bits) => {
+                self.add(key, path, Flaw::ClosedTo { user, wanted: None }, remedy);
+            }
+            _ => {} // what is not there has been told
+        }
+    }
+
     fn directory(&mut self, key: &str, path: &Path, access: Access) {
         match look(path) {
             Err(flaw) => self.add(key, path, flaw, "make that directory, or correct the path"),
@@ -180,7 +293,7 @@ impl Check<'_> {
 
     /// Ours, and nobody else may come near.
     fn private(&mut self, key: &str, path: &Path, known: &Metadata, forbidden: u32, proper: &str) {
-        let (owner, ours) = (known.uid(), rustix::process::geteuid().as_raw());
+        let (owner, ours) = (known.uid(), geteuid().as_raw());
         if owner != ours {
             let remedy = "run the server as that user, or give it to the server's user with chown";
             self.add(key, path, Flaw::Owner { owner, ours }, remedy);
@@ -214,13 +327,17 @@ fn is_ours(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
+fn first_line(path: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path).ok()?.take(256).read_to_end(&mut head).ok()?;
+    head.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec)
+}
+
 /// The interpreter in the first line of a script, if it is not there. The system's own message for that would name the
 /// script, which is there.
 fn missing_interpreter(program: &Program) -> Option<String> {
-    let mut head = Vec::new();
-    File::open(&program.path).ok()?.take(256).read_to_end(&mut head).ok()?;
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let line = std::str::from_utf8(line).ok()?;
+    let line = first_line(&program.path)?;
+    let line = std::str::from_utf8(line.strip_prefix(b"#!")?).ok()?;
     let mut words = line.split_ascii_whitespace();
     let interpreter = words.next()?;
     let exists = |name: &str| program.directory.join(name).exists();

@@ -6,7 +6,7 @@ use super::limits::SECONDS_MAX;
 use super::mistake::{Fault, Position, nearest};
 use super::network::Sockets;
 use super::read::keys;
-use super::{Framing, Handler, HandlerTransport, Program};
+use super::{Framing, Handler, HandlerTransport, Program, Resources};
 use crate::name::TypeName;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,6 +17,15 @@ use std::time::Duration;
 const IN_FLIGHT_MAX: u64 = 4096;
 /// The most requests that may wait for a handler.
 const QUEUE_MAX: u64 = 1_000_000;
+/// The most processes for one type: each has a few threads of ours.
+const INSTANCES_MAX: u64 = 64;
+/// The least that a program can begin with, and more than any can use: of open files, ...
+const FILES: (u64, u64) = (16, 1 << 30);
+/// ... bytes of memory, ...
+const MEMORY: (u64, u64) = (1 << 20, 1 << 60);
+/// ... and processes.
+const PROCESSES: (u64, u64) = (1, 1 << 22);
+const WITH_PROGRAM: &str = "goes only with `handlerBinary`, the program to start";
 
 /// `transport`, as it is written.
 #[derive(Clone, Copy, PartialEq)]
@@ -92,13 +101,22 @@ impl One<'_> {
         let timeout = count("timeoutSeconds", SECONDS_MAX, 10);
         let queue_wait = count("queueSeconds", SECONDS_MAX, 5);
         let stop = count("stopSeconds", SECONDS_MAX, 5);
-        let informer_socket = self.informer(reader, &block, sockets);
+        let instances = count("instances", INSTANCES_MAX, 1);
+        if let (Some(item), Some(HandlerTransport::Unix { .. }), 2..) = (block.item("instances"), &transport, instances) {
+            reader.fault(&item, Fault::Clash("must be 1 with \"transport\": \"unix\": all of them would listen at one path"));
+        }
+        let watch = block.item("watch").and_then(|item| reader.flag(&item)).unwrap_or(false);
+        let informer = self.informer(reader, &block, sockets);
+        let (informer_socket, informer_directory) = informer?;
         Some(Handler {
             program,
+            instances: instances as usize,
+            watch,
             transport: transport?,
             framing: framing.unwrap_or(Framing::Length),
             envelope,
-            informer_socket: informer_socket?,
+            informer_socket,
+            informer_directory,
             in_flight: in_flight as usize,
             queue: queue as usize,
             queue_wait: Duration::from_secs(queue_wait),
@@ -107,18 +125,36 @@ impl One<'_> {
         })
     }
 
-    fn informer(&self, reader: &mut Reader, block: &Block<'_>, sockets: &mut Sockets) -> Option<PathBuf> {
+    /// The informer's socket; and its directory, if that is for the server to make.
+    fn informer(&self, reader: &mut Reader, block: &Block<'_>, sockets: &mut Sockets) -> Option<(PathBuf, Option<PathBuf>)> {
         let key = join(&block.path, "informerSocketPath");
-        let (path, at) = match block.item("informerSocketPath") {
-            Some(item) => (reader.socket(&item)?, item.node.at),
-            None => (self.state.join(format!("informer-{}.sock", file_name(self.name))), self.at),
+        let (path, own, at) = match block.item("informerSocketPath") {
+            Some(item) => (reader.socket(&item)?, None, item.node.at),
+            None => {
+                // Nobody but the server's user gets into the state directory.
+                let own = if block.has("user") { Some(self.beside_state(reader, &key)?) } else { None };
+                let name = format!("informer-{}.sock", file_name(self.name));
+                (own.as_deref().unwrap_or(self.state).join(name), own, self.at)
+            }
         };
         if socket_path_fits(&path) {
             sockets.own(reader, &path, at, &key);
-            return Some(path);
+            return Some((path, own));
         }
         reader.note(at, key, Fault::SocketPathTooLong { path, most: SOCKET_PATH_BYTES_MAX });
         None
+    }
+
+    /// The directory for informers of handlers that run as another user.
+    fn beside_state(&self, reader: &mut Reader, key: &str) -> Option<PathBuf> {
+        let Some(name) = self.state.file_name() else {
+            let wanted = "a path, since the handler has a `user` and no directory can be made beside the state directory";
+            reader.note(self.at, key.to_owned(), Fault::Missing(wanted));
+            return None;
+        };
+        let mut name = name.to_owned();
+        name.push("-informers");
+        Some(self.state.with_file_name(name))
     }
 }
 
@@ -129,10 +165,13 @@ fn program(reader: &mut Reader, block: &Block<'_>) -> Option<Program> {
     let arguments = arguments.iter().filter_map(|item| reader.word(item)).map(str::to_owned).collect();
     let environment = block.item("environment").map(|item| environment(reader, &item)).unwrap_or_default();
     let directory = block.item("workingDirectory").and_then(|item| reader.path(&item));
+    let user = block.item("user").and_then(|item| account(reader, &item, "the name or number of a user"));
+    let group = block.item("group").and_then(|item| account(reader, &item, "the name or number of a group"));
+    let resources = block.item("resources").and_then(|item| resources(reader, item)).unwrap_or_default();
     let Some(binary) = binary else {
-        for key in ["arguments", "environment", "workingDirectory"] {
+        for key in ["arguments", "environment", "workingDirectory", "user", "group", "resources", "watch"] {
             if let Some(item) = block.item(key) {
-                reader.fault(&item, Fault::Clash("goes only with `handlerBinary`, the program to start"));
+                reader.fault(&item, Fault::Clash(WITH_PROGRAM));
             }
         }
         return None;
@@ -140,7 +179,23 @@ fn program(reader: &mut Reader, block: &Block<'_>) -> Option<Program> {
     let search = environment.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
     let path = reader.program(&binary, search.as_deref())?;
     let directory = directory.unwrap_or_else(|| reader.base.clone());
-    Some(Program { path, arguments, environment, directory })
+    Some(Program { path, arguments, environment, directory, user, group, resources })
+}
+
+fn account(reader: &mut Reader, item: &Item<'_>, wanted: &str) -> Option<String> {
+    let text = reader.text(item)?;
+    let sound = !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ':');
+    if sound { Some(text.to_owned()) } else { reader.refuse(item, wanted) }
+}
+
+fn resources(reader: &mut Reader, item: Item<'_>) -> Option<Resources> {
+    let block = reader.block(item, keys("handlers.typeMap.*.resources"))?;
+    let mut bound = |key, (least, most)| {
+        let item = block.item(key)?;
+        let value = reader.count(&item, most)?;
+        if value < least { reader.refuse(&item, format!("at least {least}, without which no program can start")) } else { Some(value) }
+    };
+    Some(Resources { files: bound("files", FILES), memory: bound("memory", MEMORY), processes: bound("processes", PROCESSES) })
 }
 
 /// `handlerBinary`. Files of `besterd` say "none" where somebody else runs the program.

@@ -43,7 +43,7 @@ macro_rules! limit {
 }
 
 /// Every key of the block.
-pub(super) const TABLE: [Limit; 18] = [
+pub(super) const TABLE: [Limit; 20] = [
     limit!("connections", count connections, "", CONNECTIONS_MAX),
     limit!("connectionsPerSource", count connections_per_source, "", CONNECTIONS_MAX),
     limit!("connectionsPerUser", count connections_per_user, "", CONNECTIONS_MAX),
@@ -61,6 +61,8 @@ pub(super) const TABLE: [Limit; 18] = [
     limit!("outgoingFrames", count outgoing_frames, "", 1_000_000),
     limit!("outgoingBytesTotal", count outgoing_bytes_total, "bytes", TOTAL_BYTES_MAX),
     limit!("incomingBytesTotal", count incoming_bytes_total, "bytes", TOTAL_BYTES_MAX),
+    limit!("pushesPerSecond", count pushes_per_second, "", 1_000_000),
+    limit!("pushBurst", count push_burst, "", 1_000_000),
     limit!("drainSeconds", time drain),
     // Each takes 19 MiB and a processor.
     limit!("hashingAtOnce", count hashing_at_once, "", 1024),

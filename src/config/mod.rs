@@ -3,13 +3,15 @@
 //! Start reading at [`Config`]. `json.rs` turns text into a tree with positions; `read.rs` turns the tree into a
 //! [`Config`], with `network.rs`, `handlers.rs` and `limits.rs` for the large blocks, and `block.rs` for single values;
 //! `mistake.rs` has what can be wrong with a file. `check.rs` compares a [`Config`] with the machine (programs, paths)
-//! and finds what is in `problem.rs`; `plan.rs` tells in words what a server would do with it.
+//! and finds what is in `problem.rs`, with `identity.rs` for users and groups; `plan.rs` tells in words what a server would do with it.
 //!
 //! This room must not know what the values are for: nothing is opened, started or made here.
 
 mod block;
+mod changes;
 mod check;
 mod handlers;
+mod identity;
 mod json;
 mod limits;
 mod mistake;
@@ -20,7 +22,9 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{fixed_changes, handler_changes};
 pub use check::problems;
+pub use identity::{Account, Identity, NoIdentity};
 pub use mistake::{Fault, Mistake, Mistakes, Position};
 pub use plan::{Warning, plan, warnings};
 pub use problem::{Flaw, Problem, exit_code};
@@ -91,14 +95,21 @@ pub struct UnixListen {
 pub struct Handler {
     /// The program, its arguments, environment and directory; none when somebody else runs it.
     pub program: Option<Program>,
+    /// How many processes run it at once. The messages of one connection stay with one of them.
+    pub instances: usize,
+    /// Whether it is replaced when its program's file changes.
+    pub watch: bool,
     /// How the server talks to it.
     pub transport: HandlerTransport,
     /// How frames are told apart.
     pub framing: Framing,
     /// Whether it is told who speaks.
     pub envelope: bool,
-    /// Where its informer listens; in the state directory unless it is given.
+    /// Where its informer listens; in the state directory unless it is given or the program has a `user`.
     pub informer_socket: PathBuf,
+    /// The directory for that socket, if it is one that the server makes beside its state directory, which is closed to the
+    /// program's `user`.
+    pub informer_directory: Option<PathBuf>,
     /// How many requests it may have under way at once.
     pub in_flight: usize,
     /// How many requests may wait for it.
@@ -122,6 +133,23 @@ pub struct Program {
     pub environment: BTreeMap<String, String>,
     /// `workingDirectory`; the configuration's own directory unless it is given.
     pub directory: PathBuf,
+    /// `user`: a name or a number; the server's own unless it is given.
+    pub user: Option<String>,
+    /// `group`: a name or a number; that of `user` unless it is given.
+    pub group: Option<String>,
+    /// `resources`.
+    pub resources: Resources,
+}
+
+/// Bounds that the system keeps for a handler's program; what is not given stays as it was when the server started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Open files of each of its processes.
+    pub files: Option<u64>,
+    /// Bytes of address space of each of its processes.
+    pub memory: Option<u64>,
+    /// Processes and threads of its user.
+    pub processes: Option<u64>,
 }
 
 /// How the server talks to a handler.
@@ -209,6 +237,10 @@ pub struct Limits {
     pub outgoing_bytes_total: usize,
     /// Bytes that came in and are not yet dealt with, of all connections together.
     pub incoming_bytes_total: usize,
+    /// What a handler may send in a second without being asked, ...
+    pub pushes_per_second: usize,
+    /// ... and at once, if it has been silent before.
+    pub push_burst: usize,
     /// From the order to stop until the process ends at the latest.
     pub drain: Duration,
     /// Passwords that are hashed at once.
@@ -235,6 +267,8 @@ impl Default for Limits {
             outgoing_frames: 256,
             outgoing_bytes_total: 256 << 20,
             incoming_bytes_total: 128 << 20,
+            pushes_per_second: 1000,
+            push_burst: 2000,
             drain: Duration::from_secs(30),
             hashing_at_once: cores.saturating_sub(1).max(1),
         }

@@ -1,8 +1,8 @@
 //! What a server would do with a [`Config`], in words, and whether the machine is large enough for its limits.
 
 use super::limits::{Limit, TABLE};
-use super::{Config, Framing, Handler, HandlerTransport, Limits, Registration};
-use rustix::process::{Resource, getrlimit};
+use super::{Config, Framing, Handler, HandlerTransport, Identity, Limits, Program, Registration, Resources};
+use rustix::process::{Resource, geteuid, getrlimit};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
@@ -86,8 +86,15 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
                 let names: Vec<_> = program.environment.keys().map(String::as_str).collect();
                 writeln!(out, "    with      {}", names.join(", "))?;
             }
+            identity(program, out)?;
         }
         None => writeln!(out, "    starts    nothing; somebody else runs it")?,
+    }
+    if handler.instances > 1 {
+        writeln!(out, "    times     {}; messages of one connection stay with one of them", handler.instances)?;
+    }
+    if handler.watch {
+        writeln!(out, "    watched   replaced when the program's file changes")?;
     }
     let framing = match handler.framing {
         Framing::Length => "length and bytes",
@@ -108,11 +115,30 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
     writeln!(out, "    limits    {flight} under way, {queue} waiting for {wait} s, {timeout} s to answer, {stop} s to stop")
 }
 
+/// Whom a program runs as, and what it may use.
+fn identity(program: &Program, out: &mut String) -> fmt::Result {
+    match (&program.user, &program.group) {
+        (Some(user), Some(group)) => writeln!(out, "    as        user {user:?}, group {group:?}, and no other groups")?,
+        (Some(user), None) => writeln!(out, "    as        user {user:?} with the user's own group alone")?,
+        (None, Some(group)) => writeln!(out, "    as        the server's user, group {group:?} and no other groups")?,
+        (None, None) => {}
+    }
+    let Resources { files, memory, processes } = program.resources;
+    let bytes = |memory| format!("{} of memory", with_round(format!("{memory} bytes"), memory));
+    let bounds = [files.map(|n| format!("{n} open files")), memory.map(bytes), processes.map(|n| format!("{n} processes"))];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    if bounds.is_empty() { Ok(()) } else { writeln!(out, "    bounds    {}", bounds.join(", ")) }
+}
+
 /// A limit's value with its unit; round sizes also in the unit that people say.
 fn amount(limit: &Limit, value: u64) -> String {
     let plain = if limit.unit.is_empty() { value.to_string() } else { format!("{value} {}", limit.unit) };
+    if limit.unit.starts_with("bytes") { with_round(plain, value) } else { plain }
+}
+
+fn with_round(plain: String, value: u64) -> String {
     let large = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match large.iter().find(|(_, size)| limit.unit.starts_with("bytes") && value.is_multiple_of(*size)) {
+    match large.iter().find(|(_, size)| value.is_multiple_of(*size)) {
         Some((unit, size)) => format!("{plain} ({} {unit})", value / size),
         None => plain,
     }
@@ -135,6 +161,11 @@ pub enum Warning {
         /// The hard limit, to which the server raises its own.
         limit: u64,
     },
+    /// Processes are bounded for the server's own user.
+    Processes {
+        /// The key.
+        key: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -150,6 +181,11 @@ impl fmt::Display for Warning {
                 "limits.connections: this many may need {needed} descriptors, and the hard limit is {limit}; \
                  lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
             ),
+            Warning::Processes { key } => write!(
+                f,
+                "{key}: all that runs as the handler's user counts, the threads of the server too as it is the same user, and \
+                 root is not bound; give the handler a `user` of its own"
+            ),
         }
     }
 }
@@ -158,16 +194,26 @@ impl fmt::Display for Warning {
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     let maps = maps.and_then(|text| text.trim().parse().ok());
-    too_large(config, maps, getrlimit(Resource::Nofile).maximum)
+    let mut warnings = too_large(config, maps, getrlimit(Resource::Nofile).maximum);
+    for (name, handler) in &config.handlers {
+        let Some(program) = handler.program.as_ref().filter(|program| program.resources.processes.is_some()) else { continue };
+        let uid = Identity::of(program).map(|identity| identity.map(|identity| identity.uid));
+        // Who is unknown is a problem, and told as such.
+        if uid.is_ok_and(|uid| uid.is_none_or(|uid| uid == geteuid().as_raw())) {
+            let key = super::json::join("handlers.typeMap", name.as_str());
+            warnings.push(Warning::Processes { key: format!("{key}.resources.processes") });
+        }
+    }
+    warnings
 }
 
 /// `None` stands for a limit that is not there or not known.
 fn too_large(config: &Config, maps: Option<u64>, descriptors: Option<u64>) -> Vec<Warning> {
     let connections = config.limits.connections as u64;
-    // A handler has a thread or two and its pipes, unless each message gets a connection and with it a thread.
+    // Each process of a handler has a thread or two and its pipes, unless each message gets a connection and with it a thread.
     let handler = |handler: &Handler| match handler.transport {
         HandlerTransport::Unix { persistent: false, .. } => 4 + handler.in_flight as u64,
-        _ => 4,
+        _ => 4 * handler.instances as u64,
     };
     let handlers: u64 = config.handlers.values().map(handler).sum();
     let maps_needed = 4 * (connections + handlers) + 512; // the program itself, its libraries and its heap
@@ -208,13 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn processes_of_the_servers_own_user_are_warned_of() {
+        let with = |more: &str| {
+            let entry = format!(r#"{{"handlerBinary": "/bin/cat", "resources": {{"processes": 9}}{more}}}"#);
+            let text = format!(
+                r#"{{"network": {{"tcp4": {{"port": 0}}}}, "limits": {{"connections": 1}}, "handlers": {{"typeMap": {{"a": {entry}}}}}}}"#
+            );
+            warnings(&config(&text))
+        };
+        let warning = Warning::Processes { key: "handlers.typeMap.a.resources.processes".to_owned() };
+        let ours = format!(r#", "user": "{0}", "group": "{0}""#, geteuid().as_raw());
+        assert!(with("").contains(&warning) && with(&ours).contains(&warning));
+        let other = geteuid().as_raw() + 1;
+        assert!(!with(&format!(r#", "user": "{other}", "group": "{other}""#)).contains(&warning));
+    }
+
+    #[test]
     fn plan_tells_what_happens_and_which_limits_are_not_the_default() {
         let plan = plan(&config(
             r#"{
                 "server": {"name": "a.example"},
                 "network": {"tcp4": {"address": "0.0.0.0", "port": 0}, "tcp6": {"port": 2223}, "unix": {"address": "s"}},
                 "handlers": {"typeMap": {
-                    "echo": {"handlerBinary": "/bin/echo", "arguments": ["a b"], "environment": {"KEY": "secret"}},
+                    "echo": {"handlerBinary": "/bin/echo", "arguments": ["a b"], "environment": {"KEY": "secret"},
+                        "user": "anna", "resources": {"files": 100, "memory": 1048576, "processes": 7}},
+                    "group": {"handlerBinary": "/bin/echo", "group": "staff", "instances": 3, "watch": true},
                     "far": {"unixDomainSocketPath": "/run/far", "connection": "persistent", "envelope": true}
                 }},
                 "limits": {"connections": 10, "frameBytes": 3000000, "loginSeconds": 10}
@@ -229,6 +293,12 @@ mod tests {
             "    starts    /bin/echo \"a b\"",
             "    in        /etc/bester",
             "    with      KEY",
+            "    as        user \"anna\" with the user's own group alone",
+            "    bounds    100 open files, 1048576 bytes (1 MiB) of memory, 7 processes",
+            "    informer  /etc/bester/bester-state-informers/informer-echo.sock",
+            "    as        the server's user, group \"staff\" and no other groups",
+            "    times     3; messages of one connection stay with one of them",
+            "    watched   replaced when the program's file changes",
             "    starts    nothing; somebody else runs it",
             "    talks     at /run/far, one connection; length and bytes; envelopes",
             "    limits    32 under way, 256 waiting for 5 s, 10 s to answer, 5 s to stop",

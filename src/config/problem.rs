@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 /// Something on this machine with which a server cannot start.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,21 @@ pub enum Flaw {
     Empty,
     /// The machine has no such address.
     NoAddress,
+    /// There is no such user or group in this file.
+    Unknown(&'static str),
+    /// A user who is known by number only, so that it has no group.
+    NoGroup,
+    /// Somebody else than the server, which is not root: this is the server's user.
+    NotRoot(u32),
+    /// A user cannot go through or use it.
+    ClosedTo {
+        /// The user.
+        user: String,
+        /// What lies behind it, which the user has to get at.
+        wanted: Option<PathBuf>,
+    },
+    /// A bound that is above what the server itself may have at most.
+    Beyond(u64),
 }
 
 impl Problem {
@@ -61,9 +77,12 @@ impl Problem {
             | Flaw::OpenToOthers(_)
             | Flaw::NotWritable
             | Flaw::NotReadable
+            | Flaw::NotRoot(_)
+            | Flaw::ClosedTo { .. }
+            | Flaw::Beyond(_)
             | Flaw::Unreachable(ErrorKind::PermissionDenied) => 77,
             Flaw::Unreachable(_) => 69,
-            Flaw::NotA(_) | Flaw::InTheWay | Flaw::Empty => 78,
+            Flaw::NotA(_) | Flaw::InTheWay | Flaw::Empty | Flaw::Unknown(_) | Flaw::NoGroup => 78,
         }
     }
 }
@@ -97,6 +116,16 @@ impl fmt::Display for Flaw {
             Flaw::NotReadable => f.write_str("may not be read"),
             Flaw::Empty => f.write_str("is empty"),
             Flaw::NoAddress => f.write_str("is not an address of this machine"),
+            Flaw::Unknown(file) => write!(f, "is not in {file}"),
+            Flaw::NoGroup => f.write_str("is not in /etc/passwd, so that nothing says which group goes with it"),
+            Flaw::NotRoot(ours) => {
+                write!(f, "is not whom the server runs as (user {ours}), and only root can start programs as somebody else")
+            }
+            Flaw::ClosedTo { user, wanted: None } => write!(f, "is closed to user {user}"),
+            Flaw::ClosedTo { user, wanted: Some(wanted) } => {
+                write!(f, "is closed to user {user}, who cannot reach {}", wanted.display())
+            }
+            Flaw::Beyond(limit) => write!(f, "is above the hard limit of the server itself, {limit}"),
         }
     }
 }

@@ -3,18 +3,21 @@
 //! Spawned by the handler's supervisor for each start; owns the reading half and the decoder; waits in `read`; ends
 //! at the end of the input, or when what comes is no frame: then nobody can tell any longer which answer is whose.
 
+use super::allowance::Allowance;
 use crate::config::Framing;
 use crate::dispatcher::Event;
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
 use crate::frame::{Decoder, Frame, TooLarge};
 use crate::gate::Gate;
-use crate::name::{Generation, RequestId, RouteId};
+use crate::name::{HandlerId, RequestId};
 use crate::protocol::handler;
 use crate::transport::Source;
+use crossbeam_channel::Receiver;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The stack of a handler's reader.
 pub const STACK_BYTES: usize = 256 << 10;
@@ -30,12 +33,14 @@ const QUOTE_BYTES_MAX: usize = 64;
 /// What the reader of a handler must know.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// Whose handler.
-    pub route: RouteId,
-    /// Which start of it.
-    pub generation: Generation,
+    /// Whose answers they are.
+    pub id: HandlerId,
     /// How frames are told apart.
     pub framing: Framing,
+    /// How much it may say without being asked, if it may.
+    pub pushes: Option<Arc<Allowance>>,
+    /// Disconnected when there is no time to wait for anything any longer.
+    pub hurry: Receiver<()>,
     /// The largest frame, in bytes (`limits.frameBytesHandler`).
     pub frame_bytes_max: usize,
     /// The deepest nesting of `data` (`limits.depth`).
@@ -103,6 +108,7 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
             }
         };
         expected = events.len();
+        let pause = reading.pushes.as_ref().map(|pushes| pushes.take(Instant::now(), events.iter().filter(|event| is_push(event)).count()));
         if !events.is_empty() {
             let Some(entry) = gate.entry() else { return End::Input };
             if reading.inbound.send(Inbound::Answers(events, entry)).is_err() {
@@ -112,7 +118,21 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
         if let Some(stray) = stray {
             return End::Stray(stray);
         }
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
+            // Its answers wait as well: whoever says too much is heard more slowly.
+            let _ = reading.hurry.recv_timeout(pause);
+        }
     }
+}
+
+/// Whether this is nobody's answer, in envelope form.
+fn is_push(event: &Event) -> bool {
+    let in_reply_to = match event {
+        Event::Answered { answer: Ok(answer), .. } => &answer.in_reply_to,
+        Event::Answered { answer: Err(wrong), .. } => &wrong.in_reply_to,
+        _ => return false,
+    };
+    in_reply_to.is_none()
 }
 
 /// The event that a handler's frame makes; `request` where it has a connection of its own.
@@ -121,7 +141,7 @@ pub fn answered(reading: &Reading, frame: &Frame, request: Option<RequestId>) ->
     if answer.is_ok() && !reading.answered.load(Ordering::Relaxed) {
         reading.answered.store(true, Ordering::Relaxed);
     }
-    Event::Answered { route: reading.route, generation: reading.generation, request, answer }
+    Event::Answered { id: reading.id, request, answer }
 }
 
 /// The next frame, or what is wrong with what stands in its place.

@@ -1,10 +1,12 @@
 //! Whoever connects gets a thread here, which reads, makes frames of the bytes, and events of the frames.
 //!
 //! Start reading at `client.rs`, which serves a client, with `session.rs` for what the client has agreed on and
-//! `login.rs` for passwords; `handler.rs` reads a handler's answers and `informer.rs` its questions.
+//! `login.rs` for passwords; `handler.rs` reads a handler's answers, `allowance.rs` bounds what it says unasked, and
+//! `informer.rs` reads its questions.
 //!
 //! What must not be here: who is logged in where, and which handler a message goes to. That is the dispatcher's.
 
+pub mod allowance;
 pub mod client;
 pub mod handler;
 pub mod informer;

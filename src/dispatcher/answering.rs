@@ -2,13 +2,14 @@
 
 use super::Dispatcher;
 use super::event::Effect;
-use super::requests::{Failure, MessageKey, Request};
+use super::pushing::Told;
+use super::requests::{Failure, MessageKey, Request, Sender};
 use super::users::Named;
 use crate::frame::{Packet, Slice};
-use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::name::{ConnId, HandlerId, RequestId, RouteId};
 use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
-use crate::protocol::report::{self, Counts, Id, MessageId, Missed};
+use crate::protocol::report::{self, Counts, MessageId, Missed};
 use crate::protocol::text::Text;
 use foldhash::{HashMap, HashSet};
 use std::time::Instant;
@@ -20,51 +21,48 @@ impl Dispatcher {
     pub(super) fn answered(
         &mut self,
         now: Instant,
-        route_id: RouteId,
-        generation: Generation,
+        handler: HandlerId,
         request: Option<RequestId>,
         answer: &Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
     ) {
-        let route = self.routes.get(route_id);
-        if route.up != Some(generation) || self.stopping {
-            return; // an answer of a start that was given up, or that came too late, to a request that has its report
+        if self.stopping || !self.routes.knows(handler.route) {
+            return;
         }
-        let id = if route.config.per_message {
+        // Otherwise it is an answer of a start that was given up, and what it was asked has its report.
+        let Some(start) = self.routes.get(handler.route).start(handler) else { return };
+        let form = start.form;
+        let id = if form.per_message {
             request
-        } else if route.config.envelope {
-            match in_reply_to(answer).map(|text| self.request_of(text)) {
-                Some(id) => id,
-                None => {
-                    let route = self.routes.get(route_id);
-                    return match answer {
-                        Ok(_) => route.complain(now, "spoke without being asked (no header.inReplyTo); dropped"),
-                        Err(wrong) => {
-                            route.complain(now, format_args!("gave an answer that names no request; dropped: {}", wrong.message));
-                        }
-                    };
-                }
+        } else if form.envelope {
+            match in_reply_to(answer) {
+                Some(text) => self.request_of(text),
+                None => return self.pushed(now, handler.route, Told::Handler(handler, form.framing), answer, effects),
             }
         } else {
-            match route.under_way.front() {
+            match start.under_way.front() {
                 Some(request) => Some(request.id),
-                None => return self.replace(route_id, "gave an answer that nobody had asked for", effects),
+                None => return self.replace(now, handler, "gave an answer that nobody had asked for", effects),
             }
         };
-        let route = self.routes.get(route_id);
-        let Some(request) = id.and_then(|id| route.take(id)) else {
+        let route = self.routes.get(handler.route);
+        let Some(request) = id.and_then(|id| route.take(handler, id)) else {
             return route.complain(now, "answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
         };
-        route.answered = Some(now);
-        self.carry_out(now, route_id, &request, answer, effects);
+        if let Some(start) = route.start(handler) {
+            start.answered = Some(now);
+        }
+        let told = if form.is_told_outcomes() { Told::Handler(handler, form.framing) } else { Told::Nobody };
+        self.carry_out(now, handler.route, told, &request, answer, effects);
         self.request_done(request.message, effects);
-        self.pump(now, route_id, effects);
+        self.answered_one(now, handler, effects);
     }
 
-    fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         now: Instant,
         route_id: RouteId,
+        told: Told,
         request: &Request,
         answer: &Result<Answer, WrongAnswer>,
         effects: &mut Vec<Effect>,
@@ -73,12 +71,10 @@ impl Dispatcher {
             Ok(Answer { outcome: Outcome::Commands(commands), id, .. }) => (self.check(request, commands).map(|()| commands), id),
             Ok(Answer { outcome: Outcome::Refused { status, data }, id, .. }) => {
                 let route = self.routes.get(route_id);
-                if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
-                    let words = "the message was refused, as the answer says";
-                    let report = report::bad(route.config.kind.as_str(), Some(&Id::Client(id)), Reason::HandlerRefused, words);
-                    route.tell(route_id, report, effects);
-                }
-                let failure = Failure::Refused { handler: route.config.kind.to_string(), status: status.clone(), data: data.clone() };
+                route.failed += 1;
+                let handler = route.config.kind.to_string();
+                told.of_failure(&handler, id.as_ref(), Reason::HandlerRefused, "the message was refused, as the answer says", effects);
+                let failure = Failure::Refused { handler, status: status.clone(), data: data.clone() };
                 return self.fail(request.message, failure);
             }
             Err(wrong) => (Err((Reason::HandlerProtocol, wrong.message.clone())), &wrong.id),
@@ -86,14 +82,13 @@ impl Dispatcher {
         match checked {
             Ok(commands) => {
                 let Some(number) = self.messages.get(request.message).map(|message| message.number) else { return };
-                let wanted = id.clone().filter(|_| self.routes.get(route_id).is_told_outcomes());
                 let mut tally = Tally {
                     route: route_id,
                     number,
                     deliveries: Deliveries::default(),
                     counts: Counts::default(),
                     unknown: HashSet::default(),
-                    missed: wanted.as_ref().map(|_| Missed::default()),
+                    missed: told.wants(id.as_ref()).then(Missed::default),
                 };
                 self.users.begin_answer();
                 for command in commands {
@@ -102,24 +97,15 @@ impl Dispatcher {
                 if let Some(message) = self.messages.get(request.message) {
                     message.counts.add(tally.counts);
                 }
-                if let (Some(id), Some(missed)) = (wanted, &tally.missed) {
-                    let packet = report::outcome_for_handler(
-                        self.routes.kind(route_id),
-                        &Id::Client(id),
-                        self.message_id(number),
-                        &tally.counts,
-                        missed,
-                    );
-                    self.routes.get(route_id).tell(route_id, packet, effects);
+                if let Some(missed) = &tally.missed {
+                    told.of_outcome(self.routes.kind(route_id), id.as_ref(), self.message_id(number), &tally.counts, missed, effects);
                 }
             }
             Err((reason, words)) => {
                 let route = self.routes.get(route_id);
+                route.failed += 1;
                 route.complain(now, format_args!("gave an answer that is not carried out: {words}"));
-                if let Some(id) = id.clone().filter(|_| route.is_told_outcomes()) {
-                    let report = report::bad(route.config.kind.as_str(), Some(&Id::Client(id)), reason, &words);
-                    route.tell(route_id, report, effects);
-                }
+                told.of_failure(route.config.kind.as_str(), id.as_ref(), reason, &words, effects);
                 let words = format!("handler {}: {words}", route.config.kind);
                 self.fail(request.message, Failure::Reason(reason, words));
             }
@@ -135,6 +121,12 @@ impl Dispatcher {
                 if request.hops >= HOPS_MAX {
                     return Err((Reason::Loop, format!("handlers passed the message on more than {HOPS_MAX} times")));
                 }
+            }
+            if command.order == Order::Reply && self.messages.conn(request.message).is_none() {
+                return Err((
+                    Reason::HandlerProtocol,
+                    "reply goes to the connection that asked, and this answers nobody (is header.inReplyTo missing?)".into(),
+                ));
             }
         }
         Ok(())
@@ -156,6 +148,7 @@ impl Dispatcher {
 
     fn send_clients<'a>(&mut self, key: MessageKey, names: &'a [Text], data: &Slice, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.get(key) else { return };
+        let asked_by = message.sender.conn();
         let message_id = MessageId { prefix: &self.message_id_prefix, number: tally.number };
         let origin = Origin { kind: self.routes.kind(tally.route), message_id };
         self.users.begin_round();
@@ -170,7 +163,7 @@ impl Dispatcher {
             };
             let mut reached = false;
             for session in &account.sessions {
-                let asker = session.conn == message.conn;
+                let asker = Some(session.conn) == asked_by;
                 if asker || !session.ending {
                     reached = true;
                     let id = message.id.as_ref().filter(|_| asker);
@@ -185,7 +178,8 @@ impl Dispatcher {
 
     fn reply(&mut self, key: MessageKey, data: &Slice, tally: &mut Tally<'_>, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.get(key) else { return };
-        let (conn, user, id) = (message.conn, message.user.clone(), message.id.clone());
+        let Sender::Client(conn, user) = message.sender.clone() else { return };
+        let id = message.id.clone();
         let open = self.open_session(conn).is_some();
         if open {
             let origin = Origin { kind: self.routes.kind(tally.route), message_id: self.message_id(tally.number) };

@@ -37,7 +37,7 @@ impl Dispatcher {
     }
 
     fn handlers(&self) -> Value {
-        let entry = |route: &super::routes::Route| (route.config.kind.to_string(), json!({ "up": route.up.is_some() }));
+        let entry = |route: &super::routes::Route| (route.config.kind.to_string(), json!({ "up": route.is_up() }));
         Value::Object(self.routes.iter().map(entry).collect::<Map<_, _>>())
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that can move the dispatcher, and everything that it orders. Plain data: no handles, no sockets.
 
+use super::lane::Form;
+use super::routes::RouteConfig;
 use crate::frame::{Packet, Slice};
 use crate::gate::CloseReason;
-use crate::name::{ConnId, Generation, RequestId, RouteId, Username};
+use crate::name::{ConnId, HandlerId, RequestId, RouteId, Username};
 use crate::protocol::handler::{Answer, WrongAnswer};
 use crate::protocol::informer::Question;
 use crate::protocol::reason::Reason;
@@ -79,23 +81,21 @@ pub enum Event {
     AccountsChanged(Vec<(Username, Standing)>),
     /// These are all accounts that there are now.
     AccountsReloaded(Vec<(Username, Standing)>),
-    /// A handler can be asked.
-    HandlerUp(RouteId, Generation),
+    /// A handler can be asked. It takes the place of a start that could be asked before.
+    HandlerUp(HandlerId, Form),
     /// A handler can no longer be asked, and what it was asked will not be answered.
     HandlerDown {
-        /// Whose handler.
-        route: RouteId,
-        /// Which start of it.
-        generation: Generation,
+        /// Which start.
+        id: HandlerId,
         /// How it ended, in words for people.
         reason: String,
+        /// Why there will be no other start unless somebody orders one, if there will be none.
+        for_good: Option<String>,
     },
     /// A frame from a handler.
     Answered {
-        /// Whose handler.
-        route: RouteId,
-        /// Which start of it.
-        generation: Generation,
+        /// Which start.
+        id: HandlerId,
         /// The request that it can only belong to, where each request has a connection of its own.
         request: Option<RequestId>,
         /// What it says.
@@ -103,8 +103,8 @@ pub enum Event {
     },
     /// A request that has a connection of its own could not be handed over, or got no answer.
     Unanswered {
-        /// Whose handler.
-        route: RouteId,
+        /// Which start.
+        id: HandlerId,
         /// Which request.
         request: RequestId,
         /// Why.
@@ -112,14 +112,36 @@ pub enum Event {
         /// Why, in words for people.
         message: String,
     },
-    /// A handler asks through its informer.
-    Informed(ConnId, Question),
+    /// A question of a handler, or of a command on this machine.
+    Informed(ConnId, Asker, Question),
+    /// A handler speaks without being asked, through its informer.
+    Pushed {
+        /// The connection to the informer, which is told what became of it.
+        conn: ConnId,
+        /// Whose handler.
+        route: RouteId,
+        /// What it says.
+        answer: Result<Answer, WrongAnswer>,
+    },
+    /// There is a type more, or one has another configuration. A new one has the next [`RouteId`].
+    RouteChanged(RouteId, RouteConfig),
+    /// A type is no longer configured. What its handler was asked it may still answer.
+    RouteRemoved(RouteId),
     /// No new messages from now on; the server is stopping.
     Drain,
     /// Every connection ends.
     Stop,
     /// Time has passed.
     Tick,
+}
+
+/// Who asks out of band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A handler, through its informer.
+    Handler,
+    /// The operator, with a command on this machine.
+    Operator,
 }
 
 /// What a report is about.
@@ -172,20 +194,17 @@ pub enum Effect {
     /// Forget a connection that is gone.
     Forget(ConnId),
     /// Ask a handler.
-    Ask(RouteId, RequestId, Packet),
+    Ask(HandlerId, RequestId, Packet),
     /// Tell a handler what became of its answer.
-    Tell(RouteId, Packet),
+    Tell(HandlerId, Packet),
     /// Nobody waits any longer for the answer to this request, which has a connection of its own.
-    Abandon(RouteId, RequestId),
-    /// This start of a handler cannot be trusted any longer: end it and start it again.
-    Replace {
-        /// Whose handler.
-        route: RouteId,
-        /// Which start of it.
-        generation: Generation,
-        /// Why, in words for the log.
-        reason: String,
-    },
+    Abandon(HandlerId, RequestId),
+    /// This start of a handler cannot be trusted any longer, for this reason: end it and start it again.
+    Replace(HandlerId, String),
+    /// This start of a handler is asked nothing more and has answered everything: it may end.
+    Retire(HandlerId),
+    /// Nothing more is written to this start of a handler.
+    Detach(HandlerId),
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
 }

@@ -3,15 +3,21 @@
 //! Nothing here does I/O, reads a clock or waits; it sees ids, never handles, so that scenarios and random
 //! sequences of events can drive it in a test. `run.rs` is the thread around it. Start reading at
 //! [`Dispatcher::handle`]: it only tells what goes where. `sessions.rs` minds who is connected, `asking.rs` takes a
-//! message to its handler, `answering.rs` takes the answer to those whom it names, `builtin.rs` and `inquiry.rs`
-//! answer questions of clients and handlers. `users.rs`, `routes.rs` and `requests.rs` are the tables.
+//! message to its handler, `answering.rs` takes the answer to those whom it names, `pushing.rs` what a handler says
+//! unasked, `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and
+//! `inquiry.rs` answer questions of clients, handlers and the operator. `users.rs`, `routes.rs` with `lane.rs`, and
+//! `requests.rs` are the tables.
 
 mod answering;
 mod asking;
 mod builtin;
+mod deadlines;
 pub mod event;
+mod handlers;
 pub mod inlet;
 mod inquiry;
+mod lane;
+mod pushing;
 mod requests;
 mod routes;
 pub mod run;
@@ -20,11 +26,11 @@ mod sessions;
 mod tests;
 mod users;
 
-pub use event::{About, Effect, Event, Inquiry, Message};
+pub use event::{About, Asker, Effect, Event, Inquiry, Message};
+pub use lane::Form;
 pub use routes::RouteConfig;
 
-use crate::gate::CloseReason;
-use crate::name::{RequestId, ServerName};
+use crate::name::{ConnId, RequestId, ServerName};
 use crate::protocol::report::MessageId;
 use requests::Messages;
 use routes::Routes;
@@ -60,6 +66,8 @@ pub struct Dispatcher {
     sessions: Sessions,
     routes: Routes,
     messages: Messages,
+    /// Connections to informers that are told who comes and goes.
+    watchers: Vec<ConnId>,
     /// The last number given to a message or request.
     counter: u64,
     /// No deadline of a request is earlier than this.
@@ -80,6 +88,7 @@ impl Dispatcher {
             users: Users::default(),
             sessions: Sessions::default(),
             messages: Messages::default(),
+            watchers: Vec::new(),
             counter: 0,
             next_deadline: None,
             draining: false,
@@ -102,18 +111,22 @@ impl Dispatcher {
             Event::Leaving(conn, about) => self.leaving(conn, &about, effects),
             Event::InputEnded(conn) => self.input_ended(conn, effects),
             Event::Disconnected(conn) => self.disconnected(conn, effects),
-            Event::Overflowed(conn) => self.close(conn, CloseReason::TooSlow, effects),
+            Event::Overflowed(conn) => self.overflowed(conn, effects),
             Event::AccountsChanged(standings) => self.accounts_changed(standings, effects),
             Event::AccountsReloaded(standings) => self.accounts_reloaded(standings, effects),
-            Event::HandlerUp(route, generation) => self.handler_up(now, route, generation, effects),
-            Event::HandlerDown { route, generation, reason } => self.handler_down(route, generation, reason, effects),
-            Event::Answered { route, generation, request, answer } => self.answered(now, route, generation, request, &answer, effects),
-            Event::Unanswered { route, request, reason, message } => self.unanswered(now, route, request, reason, message, effects),
-            Event::Informed(conn, question) => self.informed(conn, &question, effects),
+            Event::HandlerUp(id, form) => self.handler_up(now, id, form, effects),
+            Event::HandlerDown { id, reason, for_good } => self.handler_down(now, id, &reason, for_good.as_deref(), effects),
+            Event::Answered { id, request, answer } => self.answered(now, id, request, &answer, effects),
+            Event::Unanswered { id, request, reason, message } => self.unanswered(now, id, request, reason, message, effects),
+            Event::Informed(conn, asker, question) => self.informed(conn, asker, &question, effects),
+            Event::Pushed { conn, route, answer } => self.pushed_on(now, conn, route, &answer, effects),
+            Event::RouteChanged(route, config) => self.route_changed(now, route, config, effects),
+            Event::RouteRemoved(route) => self.route_removed(route, effects),
             Event::Drain => self.draining = true,
             Event::Stop => self.stop(effects),
             Event::Tick => self.tick(now, effects),
         }
+        self.tell_watchers(effects);
         if self.draining && !self.drained && self.messages.len() == 0 {
             self.drained = true;
             effects.push(Effect::Drained);

@@ -21,14 +21,12 @@ pub(super) struct Messages {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageKey(usize);
 
-/// A client's message that has no report yet.
+/// A message that is under way: a client's, which has no report yet, or what a handler said without being asked.
 #[derive(Debug)]
 pub(super) struct Message {
     /// The number at the end of its `messageId`.
     pub(super) number: u64,
-    /// Who sent it, and on which connection.
-    pub(super) conn: ConnId,
-    pub(super) user: Username,
+    pub(super) sender: Sender,
     pub(super) kind: Text,
     pub(super) id: Option<Slice>,
     /// What it counts against its connection's bytes under way.
@@ -40,6 +38,25 @@ pub(super) struct Message {
     pub(super) failure: Option<Box<Failure>>,
 }
 
+/// Whose message it is.
+#[derive(Debug, Clone)]
+pub(super) enum Sender {
+    /// A user's, on this connection.
+    Client(ConnId, Username),
+    /// Of a handler that was not asked.
+    Handler,
+}
+
+impl Sender {
+    /// The connection that asked.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match self {
+            Sender::Client(conn, _) => Some(*conn),
+            Sender::Handler => None,
+        }
+    }
+}
+
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -49,21 +66,24 @@ pub(super) enum Failure {
     Refused { handler: String, status: Slice, data: Option<Slice> },
 }
 
-/// A request to a handler.
+/// A request that a handler was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) id: RequestId,
     pub(super) message: MessageKey,
     /// How many handlers passed it on before.
     pub(super) hops: u8,
-    /// While it waits: when it has waited for too long. Once asked: when the answer is late.
+    /// When the answer is late.
     pub(super) deadline: Instant,
 }
 
-/// A request that the handler was not asked yet.
+/// A request that no handler was asked yet.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) request: Request,
+    pub(super) message: MessageKey,
+    pub(super) hops: u8,
+    /// When it has waited for too long.
+    pub(super) deadline: Instant,
     pub(super) data: Slice,
 }
 
@@ -83,6 +103,11 @@ impl Messages {
 
     pub(super) fn get(&mut self, key: MessageKey) -> Option<&mut Message> {
         self.places.get_mut(key.0)?.as_mut()
+    }
+
+    /// The connection whose message it is.
+    pub(super) fn conn(&self, key: MessageKey) -> Option<ConnId> {
+        self.places.get(key.0)?.as_ref()?.sender.conn()
     }
 
     /// Takes a message out if it waits for nothing any longer.

@@ -1,40 +1,31 @@
-//! From a message's type to its handler: whether it is up, what it was asked, and what waits for it.
+//! From a message's type to its handler. A type has one or several instances of its handler; each has a lane here: which
+//! start of it can be asked, and what waits for it. The messages of a connection stay in one lane, so that they are
+//! handled in order.
 
-use super::event::Effect;
-use super::requests::{Request, Waiting};
-use crate::config;
-use crate::frame::Packet;
+use super::lane::{Lane, Start};
+use super::requests::Waiting;
 use crate::logging::Quota;
-use crate::name::{Generation, RequestId, RouteId, TypeName};
+use crate::name::{ConnId, HandlerId, RequestId, RouteId, TypeName};
 use foldhash::HashMap;
 use log::warn;
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// What the dispatcher must know of a handler's configuration.
-#[derive(Debug, Clone)]
+/// What the dispatcher must know of a type, whichever start of its handler answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteConfig {
     /// The type.
     pub kind: TypeName,
-    /// Requests are told apart by `inReplyTo`, not by their order.
-    pub envelope: bool,
-    /// Each request has a connection of its own, so an answer can only belong to that.
-    pub per_message: bool,
-    /// How frames are told apart.
-    pub framing: config::Framing,
-    /// How many requests may be under way.
-    pub in_flight: usize,
+    /// How many instances of its handler there are; at least one.
+    pub instances: usize,
     /// How many requests may wait.
     pub queue: usize,
     /// How long a request may wait.
     pub queue_wait: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
 }
 
 /// The routing map.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Routes {
     routes: Vec<Route>,
     by_kind: HashMap<TypeName, RouteId>,
@@ -44,34 +35,42 @@ pub(super) struct Routes {
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) config: RouteConfig,
-    /// Which start of the handler can be asked; `None` while it is down.
-    pub(super) up: Option<Generation>,
-    /// Why it is down, for people.
-    pub(super) down_reason: String,
-    /// Asked and not yet answered, in the order of asking; a plain handler answers in this order.
-    pub(super) under_way: VecDeque<Request>,
-    /// Not yet asked, in the order of coming.
-    pub(super) waiting: VecDeque<Waiting>,
-    /// When it last answered anything.
-    pub(super) answered: Option<Instant>,
+    pub(super) lanes: Vec<Lane>,
+    /// Starts that another has taken the place of: they get nothing more, and end once they have answered.
+    pub(super) leaving: Vec<Start>,
+    /// Which lane the messages of a connection take, where there are several.
+    lane_of: HashMap<ConnId, usize>,
+    /// Messages that its handler was asked, and those that it did not answer well.
+    pub(super) asked: u64,
+    pub(super) failed: u64,
     /// Of what the log says about its answers.
     quota: Quota,
 }
 
 impl Routes {
     pub(super) fn new(configs: Vec<RouteConfig>) -> Routes {
-        let ids = (0..).map(RouteId);
-        let by_kind = configs.iter().map(|config| config.kind.clone()).zip(ids).collect();
-        let route = |config| Route {
-            config,
-            up: None,
-            down_reason: "it has not started yet".into(),
-            under_way: VecDeque::new(),
-            waiting: VecDeque::new(),
-            answered: None,
-            quota: Quota::default(),
-        };
-        Routes { routes: configs.into_iter().map(route).collect(), by_kind }
+        let mut routes = Routes::default();
+        for (config, id) in configs.into_iter().zip((0..).map(RouteId)) {
+            routes.add(id, config);
+        }
+        routes
+    }
+
+    /// A new type. Its id is the next one.
+    pub(super) fn add(&mut self, id: RouteId, config: RouteConfig) {
+        debug_assert_eq!(id.index(), self.routes.len());
+        self.by_kind.insert(config.kind.clone(), id);
+        self.routes.push(Route::new(config));
+    }
+
+    /// A type that is there (again) has this configuration.
+    pub(super) fn name(&mut self, id: RouteId, kind: TypeName) {
+        self.by_kind.insert(kind, id);
+    }
+
+    /// Nobody finds this type from now on.
+    pub(super) fn unname(&mut self, id: RouteId) {
+        self.by_kind.retain(|_, named| *named != id);
     }
 
     pub(super) fn find(&self, kind: &[u8]) -> Option<RouteId> {
@@ -83,6 +82,11 @@ impl Routes {
         &mut self.routes[id.index()]
     }
 
+    /// Whether there is, or was, such a type.
+    pub(super) fn knows(&self, id: RouteId) -> bool {
+        id.index() < self.routes.len()
+    }
+
     /// The type of a route.
     pub(super) fn kind(&self, id: RouteId) -> &str {
         self.routes[id.index()].config.kind.as_str()
@@ -92,15 +96,147 @@ impl Routes {
         (0..self.routes.len() as u32).map(RouteId)
     }
 
+    /// The types that there are now.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.by_kind.values().map(|id| &self.routes[id.index()])
+    }
+
+    /// All that there are or were.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter()
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.routes.iter_mut().filter(|route| !route.lane_of.is_empty()).for_each(|route| route.leave_lane(conn));
     }
 }
 
 impl Route {
-    /// Whether the handler can be asked one thing more.
-    pub(super) fn has_room(&self) -> bool {
-        self.up.is_some() && self.under_way.len() < self.config.in_flight
+    fn new(config: RouteConfig) -> Route {
+        Route {
+            lanes: (0..config.instances).map(|_| Lane::default()).collect(),
+            config,
+            leaving: Vec::new(),
+            lane_of: HashMap::default(),
+            asked: 0,
+            failed: 0,
+            quota: Quota::default(),
+        }
+    }
+
+    /// The lane for the next message of this connection: the one that its earlier messages took, or else the one in
+    /// which the least is under way. One whose handler is down is for those only who find no other.
+    pub(super) fn lane_for(&mut self, conn: Option<ConnId>) -> usize {
+        if self.lanes.len() == 1 {
+            return 0;
+        }
+        let some_up = self.is_up();
+        let usable = |lane: &Lane| lane.up.is_some() || !some_up;
+        if let Some(own) = conn.and_then(|conn| self.lane_of.get(&conn).copied()).filter(|own| usable(&self.lanes[*own])) {
+            return own;
+        }
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| usable(lane));
+        let least = lanes.min_by_key(|(_, lane)| (lane.load(), lane.connections)).map_or(0, |(place, _)| place);
+        if let Some(conn) = conn {
+            self.leave_lane(conn);
+            self.lane_of.insert(conn, least);
+            self.lanes[least].connections += 1;
+        }
+        least
+    }
+
+    fn leave_lane(&mut self, conn: ConnId) {
+        if let Some(lane) = self.lane_of.remove(&conn).and_then(|lane| self.lanes.get_mut(lane)) {
+            lane.connections -= 1;
+        }
+    }
+
+    /// Whether any instance can be asked.
+    pub(super) fn is_up(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.up.is_some())
+    }
+
+    /// Whether no instance can be asked, nor will be by itself.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.up.is_none() && lane.down.for_good)
+    }
+
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// Why it is down, of the first instance that is.
+    pub(super) fn down_reason(&self) -> &str {
+        self.lanes.iter().find(|lane| lane.up.is_none()).map_or("", |lane| &lane.down.reason)
+    }
+
+    /// Whether this instance can be asked one thing more.
+    pub(super) fn has_room(&self, place: usize) -> bool {
+        let Some(up) = self.lanes.get(place).and_then(|lane| lane.up.as_ref()) else { return false };
+        // What a stream answers in order is answered before the next start gets anything: otherwise a message could
+        // overtake the one before it.
+        let held = || self.leaving.iter().any(|start| start.id.instance == place && start.form.in_order() && !start.under_way.is_empty());
+        up.has_room() && (self.leaving.is_empty() || !held())
+    }
+
+    /// A start that can be asked, or that still answers.
+    pub(super) fn start(&mut self, id: HandlerId) -> Option<&mut Start> {
+        let up = self.lanes.get_mut(id.instance).and_then(|lane| lane.up.as_mut());
+        match up {
+            Some(start) if start.id == id => Some(start),
+            _ => self.leaving.iter_mut().find(|start| start.id == id),
+        }
+    }
+
+    /// The same, and it is gone.
+    pub(super) fn take_start(&mut self, id: HandlerId) -> Option<Start> {
+        let up = self.lanes.get_mut(id.instance).and_then(|lane| lane.up.take_if(|start| start.id == id));
+        up.or_else(|| self.leaving.iter().position(|start| start.id == id).map(|place| self.leaving.swap_remove(place)))
+    }
+
+    /// All starts that can be asked or still answer.
+    pub(super) fn starts(&self) -> impl Iterator<Item = &Start> {
+        self.lanes.iter().filter_map(|lane| lane.up.as_ref()).chain(&self.leaving)
+    }
+
+    /// The start in this lane leaves, if there is one. Whether it can end at once.
+    pub(super) fn leaves(&mut self, place: usize) -> Option<(HandlerId, bool)> {
+        let start = self.lanes.get_mut(place)?.up.take()?;
+        let (id, idle) = (start.id, start.under_way.is_empty());
+        self.leaving.push(start);
+        Some((id, idle))
+    }
+
+    /// What waits for an instance that is down goes to those that are up, if there are any. `conn_of` tells whose it is.
+    pub(super) fn spread(&mut self, conn_of: impl Fn(&Waiting) -> Option<ConnId>) {
+        if self.lanes.len() == 1 || !self.is_up() {
+            return;
+        }
+        for place in 0..self.lanes.len() {
+            if self.lanes[place].up.is_some() {
+                continue;
+            }
+            for waiting in std::mem::take(&mut self.lanes[place].waiting) {
+                let lane = self.lane_for(conn_of(&waiting));
+                self.lanes[lane].wait_in_order(waiting);
+            }
+        }
+    }
+
+    /// There are so many lanes from now on. Gives what waits in those that are no longer there; their starts have left.
+    pub(super) fn resize(&mut self, lanes: usize) -> Vec<Waiting> {
+        let gone = self.lanes.split_off(lanes.min(self.lanes.len()));
+        self.lane_of.retain(|_, lane| *lane < lanes);
+        self.lanes.resize_with(lanes, Lane::default);
+        gone.into_iter().flat_map(|lane| lane.waiting).collect()
+    }
+
+    /// Takes out a request that was asked, if it is still under way.
+    pub(super) fn take(&mut self, id: HandlerId, request: RequestId) -> Option<super::requests::Request> {
+        self.start(id)?.take(request)
     }
 
     /// Says in the log what is wrong with an answer.
@@ -113,49 +249,5 @@ impl Route {
     pub(super) fn end_complaints(&mut self) {
         let Route { quota, config, .. } = self;
         quota.end(|line| warn!("handler {} {line}", config.kind));
-    }
-
-    /// Whether the handler is told what became of its answers, if it asks for that. One that gets plain data would take
-    /// it for a message, and one with a connection for each message has none left to be told on.
-    pub(super) fn is_told_outcomes(&self) -> bool {
-        self.config.envelope && !self.config.per_message
-    }
-
-    /// Tells the handler what became of an answer.
-    pub(super) fn tell(&self, id: RouteId, report: Packet, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Tell(id, report.framed_as(self.config.framing)));
-    }
-
-    /// Takes out a request that was asked, if it is still under way.
-    pub(super) fn take(&mut self, id: RequestId) -> Option<Request> {
-        // They were numbered in the order of coming, and asked in that order; mostly they are answered in it, too.
-        if self.under_way.front()?.id == id {
-            return self.under_way.pop_front();
-        }
-        let index = self.under_way.binary_search_by_key(&id, |request| request.id).ok()?;
-        self.under_way.remove(index)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_handler_that_can_tell_it_from_a_message_is_told_of_its_answers() {
-        for (envelope, per_message) in [(true, false), (true, true), (false, false), (false, true)] {
-            let config = RouteConfig {
-                kind: TypeName::new("chat").expect("a type"),
-                envelope,
-                per_message,
-                framing: config::Framing::Length,
-                in_flight: 1,
-                queue: 1,
-                queue_wait: Duration::ZERO,
-                timeout: Duration::ZERO,
-            };
-            let mut routes = Routes::new(vec![config]);
-            assert_eq!(routes.get(RouteId(0)).is_told_outcomes(), envelope && !per_message, "{envelope} {per_message}");
-        }
     }
 }

@@ -12,7 +12,7 @@ use super::{Dispatcher, Effect, Event};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
 use crate::gate::{Entry, Gate, Incoming};
-use crate::name::{ConnId, Generation, RequestId, RouteId};
+use crate::name::{ConnId, RequestId, StartId};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::transport::Socket;
@@ -46,8 +46,8 @@ pub enum Inbound {
     Answers(Vec<Event>, Entry),
     /// A connection that can be written to; before any event of it.
     Attach(ConnId, Port),
-    /// A handler that can be asked; before its `HandlerUp`.
-    AttachHandler(RouteId, Generation, Link),
+    /// A start of a handler that can be asked; before its `HandlerUp`.
+    AttachHandler(StartId, Link, Box<dyn Minder>),
     /// The end of the thread.
     Quit,
 }
@@ -90,17 +90,15 @@ pub trait Ask: std::fmt::Debug {
     fn abandon(&self, request: RequestId);
 }
 
-/// What whoever starts and ends handlers is told about one start of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// It cannot be trusted any longer, for this reason.
-    Replace(String),
-    /// It takes no more requests.
-    Closed,
+/// Whoever minds one start of a handler. None of it blocks.
+pub trait Minder: std::fmt::Debug + Send {
+    /// It cannot be trusted any longer, for this reason: it is to be ended and started again.
+    fn replace(&self, reason: String);
+    /// It takes no more requests: probably it is about to exit.
+    fn closed(&self);
+    /// It is asked nothing more, and has answered everything.
+    fn retire(&self);
 }
-
-/// Orders that go upstairs. Never blocks.
-pub type Orders = Box<dyn Fn(RouteId, Generation, Order) + Send>;
 
 /// The thread's side of everything.
 pub struct Runner {
@@ -112,8 +110,6 @@ pub struct Runner {
     pub flusher: Flusher,
     /// Bytes that came in and are not dealt with.
     pub incoming: Arc<Incoming>,
-    /// Tells what is to be done about handlers.
-    pub orders: Orders,
     /// Told once when the last message under way has its report, after the order to stop.
     pub drained: Sender<()>,
 }
@@ -121,19 +117,19 @@ pub struct Runner {
 #[derive(Default)]
 struct Tables {
     ports: HashMap<ConnId, Attached>,
-    links: HashMap<RouteId, Linked>,
+    links: HashMap<StartId, Linked>,
     /// Of all connections, also those that are gone.
     settled_bytes: usize,
     /// Those for which something was collected, in the order of the first of it.
     dirty_ports: VecDeque<ConnId>,
-    dirty_links: Vec<RouteId>,
+    dirty_links: Vec<StartId>,
     /// How many dirty ports and packets for them there are.
     collected: usize,
 }
 
 struct Linked {
-    generation: Generation,
     link: Link,
+    minder: Box<dyn Minder>,
     packets: Vec<Packet>,
 }
 
@@ -176,11 +172,6 @@ impl Runner {
                 let mut next = Some(first);
                 let mut taken = 0;
                 while let Some(inbound) = next {
-                    if matches!(inbound, Inbound::AttachHandler(..)) {
-                        // What is collected for the last start of a handler must not be written to the next.
-                        self.carry_out(tables, effects);
-                        self.write_to_handlers(tables);
-                    }
                     taken += inbound.len();
                     quit |= tables.take(&mut self.dispatcher, now, inbound, effects);
                     let more = taken < BATCH_MAX && effects.len() < COLLECTED_MAX;
@@ -205,14 +196,14 @@ impl Runner {
 
     /// Writes what was collected for handlers.
     fn write_to_handlers(&mut self, tables: &mut Tables) {
-        for route in tables.dirty_links.drain(..) {
-            let Some(Linked { generation, link: Link::Stream(outlet), packets }) = tables.links.get_mut(&route) else { continue };
+        for start in tables.dirty_links.drain(..) {
+            let Some(Linked { link: Link::Stream(outlet), minder, packets }) = tables.links.get_mut(&start) else { continue };
             match outlet.send(packets) {
                 Sent::All | Sent::WaitsOn => {}
                 Sent::Waits => self.flusher.take(outlet),
                 // It may hold no more than it may have under way; what is beyond that, it was given up for.
-                Sent::Overflowed => (self.orders)(route, *generation, Order::Replace("does not read its requests".into())),
-                Sent::Broken => (self.orders)(route, *generation, Order::Closed),
+                Sent::Overflowed => minder.replace("does not read its requests".into()),
+                Sent::Broken => minder.closed(),
             }
             packets.clear();
         }
@@ -253,17 +244,19 @@ impl Runner {
                     tables.collected -= attached.packets.len();
                 }
             }
-            Effect::Ask(route, request, packet) => match tables.links.get(&route) {
+            Effect::Ask(handler, request, packet) => match tables.links.get(&handler.start) {
                 Some(Linked { link: Link::PerMessage(link), .. }) => link.ask(request, packet),
-                _ => tables.write_to_handler(route, packet),
+                _ => tables.write_to_handler(handler.start, packet),
             },
-            Effect::Tell(route, packet) => tables.write_to_handler(route, packet),
-            Effect::Abandon(route, request) => {
-                if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&route) {
+            Effect::Tell(handler, packet) => tables.write_to_handler(handler.start, packet),
+            Effect::Abandon(handler, request) => {
+                if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&handler.start) {
                     link.abandon(request);
                 }
             }
-            Effect::Replace { route, generation, reason } => (self.orders)(route, generation, Order::Replace(reason)),
+            Effect::Replace(handler, reason) => tables.mind(handler.start, |minder| minder.replace(reason)),
+            Effect::Retire(handler) => tables.mind(handler.start, |minder| minder.retire()),
+            Effect::Detach(handler) => _ = tables.links.remove(&handler.start),
             Effect::Drained => {
                 let _ = self.drained.try_send(()); // nobody listens once the time to drain is over
             }
@@ -282,19 +275,25 @@ impl Tables {
                 let attached = Attached { port, packets: Vec::new(), settled: (0, 0), closing: None, dirty: false };
                 self.ports.insert(conn, attached);
             }
-            Inbound::AttachHandler(route, generation, link) => {
-                self.links.insert(route, Linked { generation, link, packets: Vec::new() });
+            Inbound::AttachHandler(start, link, minder) => {
+                self.links.insert(start, Linked { link, minder, packets: Vec::new() });
             }
             Inbound::Quit => return true,
         }
         false
     }
 
-    fn write_to_handler(&mut self, route: RouteId, packet: Packet) {
-        let Some(Linked { link: Link::Stream(_), packets, .. }) = self.links.get_mut(&route) else { return };
+    fn write_to_handler(&mut self, start: StartId, packet: Packet) {
+        let Some(Linked { link: Link::Stream(_), packets, .. }) = self.links.get_mut(&start) else { return };
         packets.push(packet);
         if packets.len() == 1 {
-            self.dirty_links.push(route);
+            self.dirty_links.push(start);
+        }
+    }
+
+    fn mind(&self, start: StartId, order: impl FnOnce(&dyn Minder)) {
+        if let Some(Linked { minder, .. }) = self.links.get(&start) {
+            order(&**minder);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report;
 use crate::store::Standing;
 use foldhash::HashMap;
-use log::info;
+use log::{info, warn};
 
 /// The table of client connections.
 pub(super) type Sessions = HashMap<ConnId, Session>;
@@ -173,7 +173,18 @@ impl Dispatcher {
         if let Some(Session { user: Some(user), .. }) = self.sessions.remove(&conn) {
             self.users.remove(&user, conn);
         }
+        self.routes.forget(conn);
+        self.stop_watching(conn);
         effects.push(Effect::Forget(conn));
+    }
+
+    /// More waits for a connection than may.
+    pub(super) fn overflowed(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        if self.stop_watching(conn) {
+            warn!("a handler does not read who comes and goes; its connection to the informer is closed");
+            effects.push(Effect::Close(conn, CloseReason::TooSlow));
+        }
+        self.close(conn, CloseReason::TooSlow, effects);
     }
 
     /// Ends a connection. What its messages still lead to is done all the same; nothing more is sent to it.

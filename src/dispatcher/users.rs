@@ -3,7 +3,7 @@
 use crate::name::{ConnId, Username};
 use crate::store::Standing;
 use foldhash::{HashMap, HashSet};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The table of users.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub(super) struct Users {
     accounts: HashMap<Username, Account>,
     /// The names of those that have a session.
     online: BTreeSet<Username>,
+    /// Who has come or gone since this was last taken, if anybody wants to know.
+    news: Option<BTreeMap<Username, bool>>,
     /// The newest revision seen: a proof with a newer one brings news, one with an older one may be void.
     newest: u64,
     /// Names the current round of [`Users::once`].
@@ -83,13 +85,47 @@ impl Users {
                 account
             }
             Standing::Removed => {
-                self.online.remove(&name);
+                self.goes(&name);
                 return conns(self.accounts.remove(&name).map(|account| account.sessions).unwrap_or_default());
             }
         };
         let sessions = std::mem::take(&mut account.sessions);
-        self.online.remove(&name);
+        self.goes(&name);
         conns(sessions)
+    }
+
+    fn comes(&mut self, name: &Username) {
+        if self.online.insert(name.clone()) {
+            self.tell(name, true);
+        }
+    }
+
+    fn goes(&mut self, name: &Username) {
+        if self.online.remove(name) {
+            self.tell(name, false);
+        }
+    }
+
+    /// Who comes back at once was not away.
+    fn tell(&mut self, name: &Username, online: bool) {
+        if let Some(news) = &mut self.news
+            && news.remove(name).is_none()
+        {
+            news.insert(name.clone(), online);
+        }
+    }
+
+    /// Whether somebody wants to know who comes and goes.
+    pub(super) fn watch(&mut self, wanted: bool) {
+        match wanted {
+            true => _ = self.news.get_or_insert_default(),
+            false => self.news = None,
+        }
+    }
+
+    /// Who has come (`true`) or gone since this was last taken.
+    pub(super) fn news(&mut self) -> BTreeMap<Username, bool> {
+        self.news.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The names of accounts that are not among these.
@@ -116,10 +152,10 @@ impl Users {
         if account.sessions.len() >= sessions_max {
             return Err(LoginError::TooMany);
         }
-        if account.sessions.is_empty() {
-            self.online.insert(name.clone());
-        }
         account.sessions.push(UserSession { conn, ending: false });
+        if account.sessions.len() == 1 {
+            self.comes(name);
+        }
         Ok(())
     }
 
@@ -128,7 +164,7 @@ impl Users {
         let Some(account) = self.accounts.get_mut(name) else { return };
         account.sessions.retain(|session| session.conn != conn);
         if account.sessions.is_empty() {
-            self.online.remove(name);
+            self.goes(name);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::frame::{Decoder, Packet};
 use crate::logging::Quota;
 use crate::name::RequestId;
 use crate::protocol::reason::Reason;
+use crate::transport::unix::Listening;
 use crate::transport::{Socket, SocketReader, unix};
 use crossbeam_channel::{Receiver, Sender};
 use log::warn;
@@ -35,6 +36,8 @@ const REST_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Dialing {
     pub(super) kind: String,
     pub(super) path: PathBuf,
+    /// The socket itself, where the program is ours: another start of it may have taken the path.
+    pub(super) listening: Option<Listening>,
     pub(super) reading: Reading,
     /// For the answer; connecting and writing have half of it, and no more than [`CONNECT_WITHIN`].
     pub(super) timeout: Duration,
@@ -183,7 +186,7 @@ impl Failure {
         let message = format!("handler {} {told}", dialing.kind);
         let words = || format!("handler {} {logged}", dialing.kind);
         dialing.under_way.lock().quota.line(Instant::now(), words, &mut |line| warn!("{line}"));
-        Event::Unanswered { route: dialing.reading.route, request, reason, message }
+        Event::Unanswered { id: dialing.reading.id, request, reason, message }
     }
 }
 
@@ -200,7 +203,11 @@ fn connect(dialing: &Dialing, request: RequestId) -> io::Result<UnixStream> {
     let patience = (dialing.timeout / 2).min(CONNECT_WITHIN);
     let deadline = Instant::now() + patience;
     loop {
-        let not_yet = match unix::connect(&dialing.path, patience) {
+        let connected = match &dialing.listening {
+            Some(listening) => listening.connect(patience).or_else(|_| unix::connect(&dialing.path, patience)),
+            None => unix::connect(&dialing.path, patience),
+        };
+        let not_yet = match connected {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => error,
             result => return result,
         };

@@ -1,24 +1,28 @@
-//! The thread that keeps one handler running.
+//! The thread that keeps one instance of a handler running.
 //!
-//! Spawned by `server.rs` for each handler; owns the process, its standard error and the thread that reads its
-//! answers; waits with mio for the process's death, for what it prints, and for orders; ends when the handler has
-//! ended for good. The process dies with this thread, so the thread lives as long as the server.
+//! Spawned by the roster for each instance, and again for each replacement; owns the process, its standard error and the
+//! thread that reads its answers; waits with mio for the process's death, for what it prints, and for orders; ends when
+//! the handler has ended for good. The process dies with this thread, so the thread lives as long as the process.
 
 use super::dialer::{Dialer, Dialing, UnderWay};
-use super::process::{self, Channel, Process};
+use super::not_started::is_shortage;
+use super::orders::{Handle, Minding, Order};
+use super::process::{self, Birth, Channel, Process};
+use super::record::{Death, Record};
 use super::running::{Ends, Running, Stopper};
 use super::stderr::Lines;
-use super::supervisor::{Action, Input, Supervisor};
+use super::supervisor::{Action, DEATHS_MAX, DEATHS_WITHIN, Input, Next, Supervisor};
 use crate::config::{self, HandlerTransport};
+use crate::connection::allowance::Allowance;
 use crate::connection::handler::{self, Complaint, End, Reading};
-use crate::dispatcher::Event;
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Link};
-use crate::name::{Generation, RouteId, ServerName, TypeName};
+use crate::dispatcher::{Event, Form};
+use crate::name::{HandlerId, RouteId, ServerName, StartId, StartIds, TypeName};
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::transport::{Sink, Source, pipe_ends, unix};
 use crossbeam_channel::{Receiver, Sender};
-use log::{info, warn};
+use log::{error, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::Signal;
@@ -35,87 +39,61 @@ const ORDERS: Token = Token(0);
 const DEATH: Token = Token(1);
 const STDERR: Token = Token(2);
 const STACK_BYTES: usize = 256 << 10;
-/// Orders that wait; there are at most three for each start.
+/// Orders that wait; there are at most three for each start, and a few for its end.
 const ORDERS_MAX: usize = 64;
-/// How often it is looked whether a program listens at its socket by now.
+/// The exit code by which a program says that starting it again would change nothing, as with s6.
+const DO_NOT_RESTART: i32 = 125;
+/// How often it is looked whether a program can be asked by now.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a keeper must know.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub(super) struct Spec {
     /// The handler's place in the routing map.
-    pub route: RouteId,
+    pub(super) route: RouteId,
+    /// Which of the type's instances it is.
+    pub(super) instance: usize,
     /// The type.
-    pub kind: TypeName,
+    pub(super) kind: TypeName,
     /// Its block in the configuration.
-    pub config: config::Handler,
+    pub(super) config: config::Handler,
     /// The server's name.
-    pub server: ServerName,
+    pub(super) server: ServerName,
     /// To the dispatcher.
-    pub inbound: Inlet,
+    pub(super) inbound: Inlet,
     /// All bounds.
-    pub limits: config::Limits,
+    pub(super) limits: config::Limits,
+    /// Numbers for starts.
+    pub(super) starts: StartIds,
+    /// What the handler may say without being asked, all its instances together.
+    pub(super) pushes: Arc<Allowance>,
 }
 
-/// What a keeper may be told.
-#[derive(Debug)]
-enum Order {
-    Replace(Generation, String),
-    Closed(Generation),
-    ReaderEnded(Generation, End),
-    Stop,
-    StopNow,
+/// What becomes of a start that is to take another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// It can be asked, and the dispatcher knows.
+    Up,
+    /// It cannot be started, or died before it could be asked: why.
+    Failed(String),
 }
 
-/// Orders for a keeper. None of its methods blocks.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    orders: Sender<Order>,
-    waker: Arc<Waker>,
-}
-
-impl Handle {
-    /// End this start of the handler, for it cannot be trusted any longer, and start it again.
-    pub fn replace(&self, generation: Generation, reason: String) {
-        self.order(Order::Replace(generation, reason));
-    }
-
-    /// This start of the handler takes no more requests: probably it is about to exit.
-    pub fn closed(&self, generation: Generation) {
-        self.order(Order::Closed(generation));
-    }
-
-    /// End the handler for good: ask it, then tell it, then kill it.
-    pub fn stop(&self) {
-        self.order(Order::Stop);
-    }
-
-    /// End the handler for good, at once.
-    pub fn stop_now(&self) {
-        self.order(Order::StopNow);
-    }
-
-    fn order(&self, order: Order) {
-        // It fails when the keeper is gone, and with it everything that could be ordered.
-        let _ = self.orders.try_send(order);
-        let _ = self.waker.wake();
-    }
-}
-
-/// Starts the keeper of a handler, and so the handler.
-pub fn keep(spec: Spec) -> io::Result<(Handle, JoinHandle<()>)> {
+/// Starts the keeper of an instance; it starts the program at `first`. Where it is to take the place of another, `trial`
+/// is told how its first start goes, and `record` goes on from the other's.
+pub(super) fn keep(spec: Spec, first: Instant, record: Record, trial: Option<Sender<Trial>>) -> io::Result<(Handle, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), ORDERS)?);
     let (orders, incoming) = crossbeam_channel::bounded(ORDERS_MAX);
-    let handle = Handle { orders, waker };
+    let handle = Handle { orders, waker, record };
     let name = format!("{} keeper", spec.kind);
     let mut keeper = Keeper {
-        supervisor: Supervisor::new(Instant::now(), spec.config.stop),
+        supervisor: Supervisor::new(first, spec.config.stop, spec.config.program.is_some()),
         handle: handle.clone(),
         spec,
         poll,
         orders: incoming,
-        generation: Generation(0),
+        start: StartId(0),
+        trial,
         running: None,
         finished: false,
     };
@@ -129,7 +107,10 @@ struct Keeper {
     handle: Handle,
     poll: Poll,
     orders: Receiver<Order>,
-    generation: Generation,
+    /// The current start.
+    start: StartId,
+    /// Who waits to learn how the first start goes.
+    trial: Option<Sender<Trial>>,
     running: Option<Running>,
     finished: bool,
 }
@@ -147,7 +128,7 @@ impl Keeper {
                 running.stderr_ready |= events.iter().any(|event| event.token() == STDERR);
                 running.log_stderr(&self.spec.kind, false);
             }
-            self.look_for_socket(&mut inputs);
+            self.look_whether_reachable(&mut inputs);
             // Before the orders: how it died says more than what the dispatcher thought of it.
             self.look_for_death(&mut inputs);
             self.take_orders(&mut inputs);
@@ -159,6 +140,7 @@ impl Keeper {
                 for action in self.supervisor.take(Instant::now(), input) {
                     self.carry_out(action, &mut inputs);
                 }
+                self.handle.record.is(self.supervisor.state());
             }
         }
     }
@@ -176,16 +158,19 @@ impl Keeper {
     fn take_orders(&mut self, inputs: &mut VecDeque<Input>) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Replace(generation, reason) if generation == self.generation => inputs.push_back(Input::Replace(reason.into())),
-                Order::Closed(generation) if generation == self.generation => inputs.push_back(Input::Closed("closed its input".into())),
-                Order::ReaderEnded(generation, end) if generation == self.generation => {
+                Order::Replace(start, reason) if start == self.start => inputs.push_back(Input::Replace(reason.into())),
+                Order::Closed(start) if start == self.start => inputs.push_back(Input::Closed("closed its input".into())),
+                Order::ReaderEnded(start, end) if start == self.start => {
                     inputs.push_back(match end {
                         End::Stray(complaint) => Input::Replace(complaint),
                         End::Input if self.has_process() => Input::Closed("closed its output".into()),
-                        End::Input => Input::Died("closed its connection".into()),
+                        End::Input => died("closed its connection"),
                     });
                 }
                 Order::Replace(..) | Order::Closed(..) | Order::ReaderEnded(..) => {} // of a start that is over
+                Order::Hold => inputs.push_back(Input::Hold),
+                Order::Resume => inputs.push_back(Input::Resume),
+                Order::Leave => inputs.push_back(Input::Leave),
                 Order::Stop => inputs.push_back(Input::Stop),
                 Order::StopNow => {
                     inputs.push_back(Input::Stop);
@@ -205,17 +190,32 @@ impl Keeper {
         }
     }
 
-    /// A program that is to listen somewhere can be asked once it does.
-    fn look_for_socket(&mut self, inputs: &mut VecDeque<Input>) {
+    /// A program that is to listen somewhere can be asked once it does; one that is to take another's place, once it
+    /// has started up.
+    fn look_whether_reachable(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(running) = &mut self.running else { return };
         let Some(until) = running.reachable_until else { return };
+        let late = Instant::now() >= until;
+        if running.channel.is_some() {
+            // It may have much to load: meanwhile the other one answers. How long it may take is for it to say; it is
+            // asked in the end, whatever it does.
+            if late || running.process.as_mut().is_none_or(Process::rests) {
+                running.reachable_until = None;
+                inputs.push_back(Input::Reachable);
+            }
+            return;
+        }
         let HandlerTransport::Unix { path, persistent } = &self.spec.config.transport else { return };
-        let ends = if *persistent { unix::connect(path, LOOK_EVERY).ok().map(Ends::of) } else { path.exists().then_some(Ends::PerMessage) };
+        let ends = if *persistent {
+            unix::connect(path, LOOK_EVERY).ok().map(Ends::of)
+        } else {
+            unix::Listening::find(path).ok().map(|listening| Ends::PerMessage(Some(listening)))
+        };
         if let Some(ends) = ends {
             running.reachable_until = None;
             running.channel = Some(ends);
             inputs.push_back(Input::Reachable);
-        } else if Instant::now() >= until {
+        } else if late {
             running.reachable_until = None;
             let words = format!("did not listen at its socket within {} s", self.spec.config.timeout.as_secs());
             inputs.push_back(Input::Replace(Complaint::with(words, path.display())));
@@ -224,11 +224,12 @@ impl Keeper {
 
     fn look_for_death(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(running) = &mut self.running else { return };
-        let Some(words) = running.process.as_mut().and_then(Process::obituary) else { return };
+        let Some(obituary) = running.process.as_mut().and_then(Process::obituary) else { return };
         running.process = None;
         // First what it said before: an answer that was written counts, and speaks for it.
         let stray = running.end_reading();
-        inputs.push_back(Input::Died(with_stray(words.into(), stray)));
+        let why = with_stray(obituary.words.into(), stray);
+        inputs.push_back(Input::Died { why, not_again: obituary.code == Some(DO_NOT_RESTART) });
     }
 
     fn carry_out(&mut self, action: Action, inputs: &mut VecDeque<Input>) {
@@ -236,22 +237,21 @@ impl Keeper {
             Action::Start => match self.start() {
                 Ok(true) => inputs.push_back(Input::Reachable),
                 Ok(false) => {}
-                Err(complaint) => {
+                Err(failure) => {
                     self.running = None;
-                    inputs.push_back(Input::StartFailed(complaint));
+                    inputs.push_back(failure);
                 }
             },
-            Action::TellUp => {
-                if let Err(error) = self.attach() {
-                    inputs.push_back(Input::Replace(Complaint::with("could not be attached", error)));
-                }
-            }
-            Action::TellDown(words) => self.tell_down(words),
+            Action::TellUp => match self.attach() {
+                Ok(()) => self.trial_ends(Trial::Up),
+                Err(error) => inputs.push_back(Input::Replace(Complaint::with("could not be attached", error))),
+            },
+            Action::TellDown(why, next) => self.tell_down(why, &next),
             Action::CloseInput => self.close_input(inputs),
             Action::Terminate if self.has_process() => self.signal(Signal::TERM),
             Action::Kill if self.has_process() => self.signal(Signal::KILL),
             // Somebody else's program is only left alone.
-            Action::Terminate | Action::Kill => inputs.push_back(Input::Died("was left".into())),
+            Action::Terminate | Action::Kill => inputs.push_back(died("was left")),
             Action::Finish => {
                 self.end_running();
                 self.finished = true;
@@ -260,9 +260,13 @@ impl Keeper {
     }
 
     /// Starts the program; whether it can be asked at once.
-    fn start(&mut self) -> Result<bool, Complaint> {
+    fn start(&mut self) -> Result<bool, Input> {
+        let failed = |told: &str, detail: String, error: io::Error| Input::StartFailed {
+            why: Complaint::with(told, format_args!("{detail}{error}")),
+            shortage: is_shortage(&error),
+        };
         self.end_running();
-        self.generation = Generation(self.generation.0 + 1);
+        self.start = self.spec.starts.next();
         let (config, kind) = (&self.spec.config, &self.spec.kind);
         let mut running = Running::default();
         let Some(program) = &config.program else {
@@ -271,39 +275,44 @@ impl Keeper {
             return Ok(true);
         };
         if let HandlerTransport::Unix { path, .. } = &config.transport {
-            unix::remove_stale(path)
-                .map_err(|error| Complaint::with("cannot use its socket", format_args!("{}: {error}", path.display())))?;
+            // The one whose place this is to take listens there still, and is reached all the same.
+            let made_free = if self.trial.is_some() { unix::remove(path) } else { unix::remove_stale(path) };
+            made_free.map_err(|error| failed("cannot use its socket", format!("{}: ", path.display()), error))?;
         }
-        let started = process::start(program, &config.transport, kind, &self.spec.server, &config.informer_socket);
-        let started = started.map_err(|error| Complaint::with("cannot be started", format_args!("{}: {error}", program.path.display())))?;
-        self.watch(&started.process, &started.stderr).map_err(|error| Complaint::with("cannot be watched", error))?;
+        let birth = Birth { handler: config, kind, server: &self.spec.server, instance: self.spec.instance };
+        let started = process::start(&birth)
+            .map_err(|error| Input::StartFailed { shortage: error.is_shortage(), why: Complaint::with("cannot be started", error) })?;
+        self.watch(&started.process, &started.stderr).map_err(|error| failed("cannot be watched", String::new(), error))?;
         running.channel = match started.channel {
             Channel::Pipes { stdin, stdout } => {
-                let ends = pipe_ends(stdin, stdout).map_err(|error| Complaint::with("cannot be talked to", error))?;
+                let ends = pipe_ends(stdin, stdout).map_err(|error| failed("cannot be talked to", String::new(), error))?;
                 Some(Ends::Stream(Source::Pipe(ends.0), Sink::Pipe(ends.1), Stopper::Pipe(ends.2)))
             }
             Channel::Socket(stream) => Some(Ends::of(stream)),
-            Channel::Elsewhere => {
-                running.reachable_until = Some(Instant::now() + config.timeout);
-                None
-            }
+            Channel::Elsewhere => None,
         };
+        let reachable = running.channel.is_some() && self.trial.is_none();
+        if !reachable {
+            running.reachable_until = Some(Instant::now() + config.timeout);
+        }
         info!("handler {kind} started: {}", program.path.display());
+        self.handle.record.started(started.process.pid());
         running.stderr = Some((File::from(started.stderr), Lines::default()));
         running.process = Some(started.process);
-        let reachable = running.channel.is_some();
         self.running = Some(running);
         Ok(reachable)
     }
 
     /// The connection to a program that somebody else runs.
-    fn ends_elsewhere(&self) -> Result<Ends, Complaint> {
+    fn ends_elsewhere(&self) -> Result<Ends, Input> {
         match &self.spec.config.transport {
-            HandlerTransport::Unix { path, persistent: true } => match unix::connect(path, self.spec.config.timeout) {
-                Ok(stream) => Ok(Ends::of(stream)),
-                Err(error) => Err(Complaint::with("cannot be reached", format_args!("{}: {error}", path.display()))),
-            },
-            _ => Ok(Ends::PerMessage),
+            HandlerTransport::Unix { path, persistent: true } => {
+                unix::connect(path, self.spec.config.timeout).map(Ends::of).map_err(|error| {
+                    let why = Complaint::with("cannot be reached", format_args!("{}: {error}", path.display()));
+                    Input::StartFailed { why, shortage: false }
+                })
+            }
+            _ => Ok(Ends::PerMessage(None)),
         }
     }
 
@@ -316,28 +325,41 @@ impl Keeper {
 
     /// Makes this start known to the dispatcher; only then are answers read.
     fn attach(&mut self) -> io::Result<()> {
-        let (route, generation) = (self.spec.route, self.generation);
+        let config = &self.spec.config;
+        let id = HandlerId { route: self.spec.route, instance: self.spec.instance, start: self.start };
         let Some(running) = &mut self.running else { return Ok(()) };
         let Some(ends) = running.channel.take() else { return Ok(()) };
+        let form = Form {
+            envelope: config.envelope,
+            per_message: matches!(ends, Ends::PerMessage(_)),
+            framing: config.framing,
+            in_flight: config.in_flight,
+            timeout: config.timeout,
+        };
+        let (calm, hurry) = crossbeam_channel::bounded(0);
         let reading = Reading {
-            route,
-            generation,
-            framing: self.spec.config.framing,
+            id,
+            framing: config.framing,
+            pushes: form.envelope.then(|| Arc::clone(&self.spec.pushes)),
+            hurry,
             frame_bytes_max: self.spec.limits.frame_bytes_handler,
             depth_max: self.spec.limits.depth,
             recipients_max: self.spec.limits.recipients,
             inbound: self.spec.inbound.clone(),
             answered: Arc::clone(&running.answered),
         };
+        running.calm = Some(calm);
         let tell = |link| {
-            let told = self.spec.inbound.send(Inbound::AttachHandler(route, generation, link));
-            told.and_then(|()| self.spec.inbound.send(Inbound::One(Event::HandlerUp(route, generation))))
+            let minder = Box::new(Minding { handle: self.handle.clone(), start: id.start });
+            let told = self.spec.inbound.send(Inbound::AttachHandler(id.start, link, minder));
+            told.and_then(|()| self.spec.inbound.send(Inbound::One(Event::HandlerUp(id, form))))
                 .map_err(|_| io::Error::other("the server is at its end"))
         };
         match ends {
             Ends::Stream(source, sink, stopper) => {
-                // Requests under way, and as many outcomes.
-                let bounds = Bounds { bytes: usize::MAX, frames: 2 * self.spec.config.in_flight };
+                // Requests under way, and as many outcomes; of what it says unasked, as many as may come at once.
+                let outcomes = if form.envelope { self.spec.limits.push_burst } else { 0 };
+                let bounds = Bounds { bytes: usize::MAX, frames: 2 * form.in_flight + outcomes };
                 let outlet = Arc::new(Outlet::new(sink, bounds, Total::new(usize::MAX)));
                 running.outlet = Some(Arc::clone(&outlet));
                 running.stopper = stopper;
@@ -345,16 +367,17 @@ impl Keeper {
                 let handle = self.handle.clone();
                 let body = move || {
                     let end = handler::read_answers(&reading, source);
-                    handle.order(Order::ReaderEnded(generation, end.clone()));
+                    handle.order(Order::ReaderEnded(id.start, end.clone()));
                     end
                 };
                 running.reader = Some(crate::thread::spawn(format!("{} reader", self.spec.kind), handler::STACK_BYTES, body)?);
             }
-            Ends::PerMessage => {
+            Ends::PerMessage(listening) => {
                 let HandlerTransport::Unix { path, .. } = &self.spec.config.transport else { return Ok(()) };
                 let dialing = Arc::new(Dialing {
                     kind: self.spec.kind.to_string(),
                     path: path.clone(),
+                    listening,
                     reading,
                     timeout: self.spec.config.timeout,
                     threads_max: self.spec.config.in_flight,
@@ -368,14 +391,45 @@ impl Keeper {
         Ok(())
     }
 
-    fn tell_down(&mut self, complaint: Complaint) {
+    fn tell_down(&mut self, why: Complaint, next: &Next) {
+        let kind = &self.spec.kind;
         // First what it said before: an answer that was written counts.
         let stray = self.running.as_mut().and_then(Running::end_reading);
-        let Complaint { told, logged } = with_stray(complaint, stray);
-        let down = Event::HandlerDown { route: self.spec.route, generation: self.generation, reason: told };
-        let _ = self.spec.inbound.send(Inbound::One(down)); // nobody listens at the end of the server
-        let next = if self.supervisor.is_stopping() { "" } else { "; it will be started again" };
-        warn!("handler {} {logged}{next}", self.spec.kind);
+        let Complaint { told, logged } = with_stray(why, stray);
+        let last_words = self.running.as_mut().map(|running| running.last_words(kind)).unwrap_or_default();
+        let printed = last_words.last().map(|line| format!(" (it printed last: {line})")).unwrap_or_default();
+        if *next != Next::Ends {
+            self.handle.record.died(Death::now(logged.clone(), last_words));
+        }
+        let again = format!("bester handler restart {kind}");
+        match next {
+            Next::Ends => info!("handler {kind} has ended: {logged}"),
+            Next::Held => warn!("handler {kind} {logged}{printed}"),
+            Next::StartsIn(delay) => warn!("handler {kind} {logged}{printed}; it will be started again in {} s", delay.as_secs()),
+            Next::AskedNotTo => error!("handler {kind} {logged}{printed}; that says not to start it again until: {again}"),
+            Next::Broken => error!(
+                "handler {kind} {logged}{printed}; it is broken, for it died {DEATHS_MAX} times within {} s without a good answer: \
+                 messages for it are refused until: {again}",
+                DEATHS_WITHIN.as_secs()
+            ),
+        }
+        if self.trial.is_some() {
+            // The dispatcher has not heard of it, and the one whose place it should have taken still counts.
+            return self.trial_ends(Trial::Failed(told));
+        }
+        let for_good = match next {
+            Next::StartsIn(_) | Next::Held | Next::Ends => None,
+            Next::AskedNotTo => Some(format!("it {told}, which says not to start it again until its operator does")),
+            Next::Broken => Some(format!("it is broken until its operator starts it again (it died {DEATHS_MAX} times, and {told} last)")),
+        };
+        let id = HandlerId { route: self.spec.route, instance: self.spec.instance, start: self.start };
+        let _ = self.spec.inbound.send(Inbound::One(Event::HandlerDown { id, reason: told, for_good })); // nobody listens at the end of the server
+    }
+
+    fn trial_ends(&mut self, how: Trial) {
+        if let Some(trial) = self.trial.take() {
+            let _ = trial.try_send(how); // whoever waited may have gone
+        }
     }
 
     fn close_input(&mut self, inputs: &mut VecDeque<Input>) {
@@ -384,7 +438,7 @@ impl Keeper {
             outlet.finish();
         }
         if running.process.is_none() {
-            inputs.push_back(Input::Died("was left".into()));
+            inputs.push_back(died("was left"));
         } else if matches!(self.spec.config.transport, HandlerTransport::Unix { .. }) {
             // Whoever listens on a socket of his own does not learn from it that nothing more comes.
             self.signal(Signal::TERM);
@@ -395,12 +449,15 @@ impl Keeper {
         let Some(mut running) = self.running.take() else { return };
         running.end_reading();
         running.log_stderr(&self.spec.kind, true);
-        let (ours, transport) = (self.spec.config.program.is_some(), &self.spec.config.transport);
-        if let (true, HandlerTransport::Unix { path, .. }) = (ours, transport) {
-            // The program may have removed it, and somebody else may listen there by now.
+        if let (Some(_), HandlerTransport::Unix { path, .. }) = (&self.spec.config.program, &self.spec.config.transport) {
+            // Whoever has taken its place may listen there by now.
             let _ = unix::remove_stale(path);
         }
     }
+}
+
+fn died(words: &str) -> Input {
+    Input::Died { why: words.into(), not_again: false }
 }
 
 /// Why it is down, with what it wrote that was no frame, if that is not said already.

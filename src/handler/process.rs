@@ -1,15 +1,15 @@
 //! The births and deaths of a handler's program.
 
-use crate::config::{HandlerTransport, Program};
+use super::not_started::NotStarted;
+use crate::config::{self, HandlerTransport, Identity, Program, Resources};
 use crate::name::{ServerName, TypeName};
 use crate::sys;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use std::ffi::OsString;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// What a program gets of the server's own environment: where things are and how people write, and nothing that
@@ -23,6 +23,15 @@ pub(super) struct Process {
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
+    /// How long it had worked when that was last looked at.
+    worked: Option<u64>,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(super) struct Obituary {
+    pub(super) words: String,
+    pub(super) code: Option<i32>,
 }
 
 /// A program that was just started, and our ends of what connects us.
@@ -44,60 +53,100 @@ pub(super) enum Channel {
     Elsewhere,
 }
 
+/// What a start of a handler's program depends on.
+#[derive(Debug)]
+pub(super) struct Birth<'a> {
+    /// Its block in the configuration.
+    pub(super) handler: &'a config::Handler,
+    /// Its type.
+    pub(super) kind: &'a TypeName,
+    /// The server's name.
+    pub(super) server: &'a ServerName,
+    /// Which of the type's processes it is, from 0.
+    pub(super) instance: usize,
+}
+
 /// Starts a handler's program.
-pub(super) fn start(
-    program: &Program,
-    transport: &HandlerTransport,
-    kind: &TypeName,
-    server: &ServerName,
-    informer: &Path,
-) -> io::Result<Started> {
+pub(super) fn start(birth: &Birth<'_>) -> Result<Started, NotStarted> {
+    let Some(program) = &birth.handler.program else { return Err(NotStarted::nothing()) };
+    // At each start, for users may have changed.
+    let identity = Identity::of(program).map_err(|error| NotStarted::nobody(program, error))?;
+    spawn(birth, program, identity.as_ref()).map_err(|error| NotStarted::because(program, identity.as_ref(), error))
+}
+
+fn spawn(birth: &Birth<'_>, program: &Program, identity: Option<&Identity>) -> io::Result<Started> {
     let mut command = Command::new(&program.path);
     command.args(&program.arguments).current_dir(&program.directory).process_group(0);
-    command.env_clear().envs(inherited()).envs(&program.environment);
-    command.env("BESTER_TYPE", kind.as_str()).env("BESTER_SERVER", server.as_str()).env("BESTER_INFORMER", informer);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut ours = None;
-    match transport {
+    set_environment(&mut command, birth, program, identity);
+    if let Some(identity) = identity {
+        // As root this also leaves all other groups. Before the directory is entered, so that it must be one that the
+        // program may be in.
+        command.uid(identity.uid).gid(identity.gid);
+    }
+    let (stderr, theirs) = pipe(identity)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
+    let mut channel = Channel::Elsewhere;
+    let mut third = None;
+    match birth.handler.transport {
         HandlerTransport::Stdio => {
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            sys::prepare_child(&mut command, None);
+            let ((reader, stdin), (stdout, writer)) = (pipe(identity)?, pipe(identity)?);
+            command.stdin(reader).stdout(writer);
+            channel = Channel::Pipes { stdin, stdout };
         }
         HandlerTransport::Socket => {
-            let (our_end, their_end) = UnixStream::pair()?;
-            ours = Some(our_end);
-            sys::prepare_child(&mut command, Some(their_end.into()));
+            let (ours, theirs) = UnixStream::pair()?;
+            channel = Channel::Socket(ours);
+            third = Some(theirs.into());
         }
-        HandlerTransport::Unix { .. } => sys::prepare_child(&mut command, None),
+        HandlerTransport::Unix { .. } => {}
     }
+    sys::prepare_child(&mut command, third);
+    // What a program run by the handler could do as root through a set-user-ID bit is what its own user is there to prevent.
+    sys::confine_child(&mut command, bounds(&program.resources), program.user.is_some());
     let mut child = command.spawn()?;
-    // Their end of the socketpair belongs to the command; it must close for an end of file to be seen.
+    // Their ends belong to the command; they must close for an end of file to be seen.
     drop(command);
     let pid = Pid::from_child(&child);
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let pidfd = pidfd_open(pid, PidfdFlags::empty());
-    let process = match pidfd {
-        Ok(pidfd) => Process { child, pid, pidfd },
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Started { process: Process { child, pid, pidfd, worked: None }, channel, stderr }),
         Err(error) => {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
-            return Err(error.into());
+            Err(error.into())
         }
-    };
-    let channel = match (stdin, stdout, ours) {
-        (Some(stdin), Some(stdout), _) => Channel::Pipes { stdin: stdin.into(), stdout: stdout.into() },
-        (_, _, Some(ours)) => Channel::Socket(ours),
-        _ => Channel::Elsewhere,
-    };
-    let Some(stderr) = stderr else {
-        process.signal(Signal::KILL);
-        return Err(io::Error::other("the program has no standard error")); // it was asked for above
-    };
-    Ok(Started { process, channel, stderr: stderr.into() })
+    }
 }
 
-fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {
-    INHERITED.iter().filter_map(|name| std::env::var_os(name).map(|value| (*name, value)))
+/// The later of two values counts: what is configured goes before what is inherited, and what we promise before both.
+fn set_environment(command: &mut Command, birth: &Birth<'_>, program: &Program, identity: Option<&Identity>) {
+    command.env_clear();
+    command.envs(INHERITED.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    if let Some(account) = identity.and_then(|identity| identity.account.as_ref()) {
+        command.env("HOME", &account.home).env("USER", &account.name).env("LOGNAME", &account.name);
+    }
+    command.envs(&program.environment);
+    command.env("BESTER_TYPE", birth.kind.as_str()).env("BESTER_SERVER", birth.server.as_str());
+    command.env("BESTER_INSTANCE", birth.instance.to_string()).env("BESTER_INFORMER", &birth.handler.informer_socket);
+}
+
+/// Its end for reading, and its end for writing. A program may open its descriptors once more by their names in `/dev` if
+/// they are its user's.
+fn pipe(identity: Option<&Identity>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    if let Some(identity) = identity {
+        fchown(&reader, Some(identity.uid), Some(identity.gid))?; // both ends are one file
+    }
+    Ok((reader.into(), writer.into()))
+}
+
+fn bounds(resources: &Resources) -> Vec<(Resource, Rlimit)> {
+    let both = |bound| Rlimit { current: Some(bound), maximum: Some(bound) };
+    let files = resources.files.map_or_else(sys::usual_descriptor_limit, both);
+    // Core files would have messages in them.
+    let mut bounds = vec![(Resource::Core, both(0)), (Resource::Nofile, files)];
+    bounds.extend(resources.memory.map(|bytes| (Resource::As, both(bytes))));
+    bounds.extend(resources.processes.map(|count| (Resource::Nproc, both(count))));
+    bounds
 }
 
 impl Process {
@@ -107,13 +156,25 @@ impl Process {
     }
 
     /// How it ended, if it has. What it left behind is ended with it.
-    pub(super) fn obituary(&mut self) -> Option<String> {
+    pub(super) fn obituary(&mut self) -> Option<Obituary> {
         let status = match self.child.try_wait() {
             Ok(status) => status?,
-            Err(error) => return Some(format!("is gone ({error})")),
+            Err(error) => return Some(Obituary { words: format!("is gone ({error})"), code: None }),
         };
         self.signal(Signal::KILL);
-        Some(in_words(status))
+        Some(Obituary { words: in_words(status), code: status.code() })
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it waits for something and has not worked since this was last asked: then it has started up.
+    pub(super) fn rests(&mut self) -> bool {
+        let Some((state, worked)) = look(self.child.id()) else { return false };
+        let before = self.worked.replace(worked);
+        state == 'S' && before == Some(worked)
     }
 
     /// Readable once it is dead.
@@ -132,6 +193,15 @@ impl Drop for Process {
     }
 }
 
+/// The state of a process (`S` is asleep) and the nanoseconds that it has worked for, both of its first thread.
+fn look(pid: u32) -> Option<(char, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have anything in it.
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    let worked = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    Some((state, worked.split(' ').next()?.parse().ok()?))
+}
+
 fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),
@@ -140,3 +210,6 @@ fn in_words(status: ExitStatus) -> String {
         (None, None) => format!("ended: {status}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@ use super::stderr::Lines;
 use crate::connection::handler::{Complaint, End};
 use crate::name::TypeName;
 use crate::outlet::Outlet;
+use crate::transport::unix::Listening;
 use crate::transport::{PipeStop, Sink, Socket, SocketReader, Source};
+use crossbeam_channel::Sender;
 use log::info;
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,6 +34,8 @@ pub(super) struct Running {
     /// It must be reachable until then.
     pub(super) reachable_until: Option<Instant>,
     pub(super) answered: Arc<AtomicBool>,
+    /// As long as it is here, the reader lets a handler wait that says too much unasked.
+    pub(super) calm: Option<Sender<()>>,
     pub(super) reader: Option<JoinHandle<End>>,
     pub(super) outlet: Option<Arc<Outlet>>,
     pub(super) stopper: Stopper,
@@ -39,7 +43,8 @@ pub(super) struct Running {
 
 pub(super) enum Ends {
     Stream(Source, Sink, Stopper),
-    PerMessage,
+    /// With the socket on which our own program listens.
+    PerMessage(Option<Listening>),
 }
 
 /// What ends the reading of answers, after those that are already there.
@@ -62,6 +67,7 @@ impl Ends {
 impl Running {
     /// Lets the reader take what is there, then ends it. What it found that was no frame, if anything.
     pub(super) fn end_reading(&mut self) -> Option<Complaint> {
+        self.calm = None;
         match &self.stopper {
             Stopper::None => {}
             Stopper::Socket(socket) => socket.shutdown(Shutdown::Both),
@@ -76,6 +82,13 @@ impl Running {
             Some(End::Stray(stray)) => Some(stray),
             Some(End::Input) | None => None,
         }
+    }
+
+    /// What it printed last.
+    pub(super) fn last_words(&mut self, kind: &TypeName) -> Vec<String> {
+        self.stderr_ready = true;
+        self.log_stderr(kind, false);
+        self.stderr.as_ref().map(|(_, lines)| lines.last()).unwrap_or_default()
     }
 
     /// Takes what the program printed, a bounded amount unless it is the `last` of it.

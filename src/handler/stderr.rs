@@ -2,16 +2,22 @@
 //! without control characters, so that one event stays one line.
 
 use crate::logging::Quota;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// A longer line is cut into pieces of this many bytes.
 const LINE_BYTES_MAX: usize = 4 << 10;
+/// Of the last lines so many are kept, and so much of each, to be told with the program's death.
+const LAST_MAX: usize = 5;
+const LAST_BYTES_MAX: usize = 200;
 
 /// The lines of one handler.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     partial: Vec<u8>,
     quota: Quota,
+    /// The last lines that are not empty.
+    last: VecDeque<String>,
 }
 
 impl Lines {
@@ -44,7 +50,21 @@ impl Lines {
 
     fn line(&mut self, now: Instant, log: &mut impl FnMut(&str)) {
         let line = std::mem::take(&mut self.partial);
+        let beginning = &line[..line.len().min(LAST_BYTES_MAX)];
+        if !beginning.trim_ascii().is_empty() {
+            if self.last.len() == LAST_MAX {
+                self.last.pop_front();
+            }
+            self.last.push_back(printable(&String::from_utf8_lossy(beginning)));
+        }
         self.quota.line(now, || printable(&String::from_utf8_lossy(&line)), log);
+    }
+
+    /// The last lines that are not empty; also what is not yet a whole one. Long ones are cut.
+    pub(super) fn last(&self) -> Vec<String> {
+        let partial = self.partial[..self.partial.len().min(LAST_BYTES_MAX)].trim_ascii();
+        let partial = (!partial.is_empty()).then(|| printable(&String::from_utf8_lossy(partial)));
+        self.last.iter().cloned().chain(partial).collect()
     }
 }
 
@@ -94,6 +114,14 @@ mod tests {
         let line = vec![b'x'; 3 * LINE_BYTES_MAX + 1];
         let lengths: Vec<usize> = lines(&[&line]).iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_BYTES_MAX, LINE_BYTES_MAX, LINE_BYTES_MAX, 1]);
+    }
+
+    #[test]
+    fn the_last_words_are_kept_and_no_more() {
+        let mut lines = Lines::default();
+        let text = format!("1\n2\n3\n\n4\n5\n \r\n{}\n7", "x".repeat(300));
+        lines.take(Instant::now(), text.as_bytes(), |_| {});
+        assert_eq!(lines.last(), ["2", "3", "4", "5", &"x".repeat(LAST_BYTES_MAX), "7"]);
     }
 
     #[test]

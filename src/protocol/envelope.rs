@@ -5,13 +5,46 @@ use crate::frame::Slice;
 
 /// Who sent a message: `header.from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Speaker<'a> {
-    /// The user's name.
-    pub user: &'a str,
-    /// This server's name.
-    pub server: &'a str,
-    /// The number of the user's connection.
-    pub session: u64,
+pub enum Speaker<'a> {
+    /// A user.
+    Client {
+        /// The user's name.
+        user: &'a str,
+        /// This server's name.
+        server: &'a str,
+        /// The number of the user's connection.
+        session: u64,
+    },
+    /// A handler that was not asked itself.
+    Handler {
+        /// Its type.
+        kind: &'a str,
+        /// This server's name.
+        server: &'a str,
+    },
+}
+
+impl Speaker<'_> {
+    fn put(&self, body: &mut Vec<u8>) {
+        match self {
+            Speaker::Client { user, server, session } => {
+                body.extend_from_slice(br#"{"scope":"client","user":"#);
+                put_string(body, user);
+                body.extend_from_slice(br#","server":"#);
+                put_string(body, server);
+                body.extend_from_slice(br#","verified":true,"session":"#);
+                put_number(body, *session);
+                body.push(b'}');
+            }
+            Speaker::Handler { kind, server } => {
+                body.extend_from_slice(br#"{"scope":"handler","type":"#);
+                put_string(body, kind);
+                body.extend_from_slice(br#","server":"#);
+                put_string(body, server);
+                body.extend_from_slice(br#","verified":true}"#);
+            }
+        }
+    }
 }
 
 /// Appends the text that a handler with `"envelope":true` gets. `data` is JSON, and `id` is as in
@@ -19,13 +52,9 @@ pub struct Speaker<'a> {
 pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &Speaker<'_>, kind: &str, data: &[u8], id: Option<&Slice>) {
     body.extend_from_slice(br#"{"header":{"messageId":"#);
     message_id.put(body);
-    body.extend_from_slice(br#","from":{"scope":"client","user":"#);
-    put_string(body, from.user);
-    body.extend_from_slice(br#","server":"#);
-    put_string(body, from.server);
-    body.extend_from_slice(br#","verified":true,"session":"#);
-    put_number(body, from.session);
-    body.extend_from_slice(br#"},"hops":0},"payload":{"type":"#);
+    body.extend_from_slice(br#","from":"#);
+    from.put(body);
+    body.extend_from_slice(br#","hops":0},"payload":{"type":"#);
     put_string(body, kind);
     body.extend_from_slice(br#","data":"#);
     body.extend_from_slice(data);
@@ -42,7 +71,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_and_data_is_not_touched() {
-        let from = Speaker { user: "alice", server: "a.example", session: 17 };
+        let from = Speaker::Client { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
         let message_id = MessageId { prefix: "a.example/5f-", number: 42 };
         let mut body = Vec::new();
@@ -57,5 +86,9 @@ mod tests {
         );
         envelope(&mut body, message_id, &from, "chat", b"null", None);
         assert!(body.ends_with(br#""payload":{"type":"chat","data":null}}"#));
+        body.clear();
+        envelope(&mut body, message_id, &Speaker::Handler { kind: "presence", server: "a.example" }, "chat", b"1", None);
+        let from = r#""from":{"scope":"handler","type":"presence","server":"a.example","verified":true},"hops":0"#;
+        assert!(String::from_utf8_lossy(&body).contains(from), "{}", String::from_utf8_lossy(&body));
     }
 }

@@ -80,6 +80,17 @@ pub fn failure(message: &str) -> Packet {
     })
 }
 
+/// Something that happened to a user, on a connection that watches.
+pub fn event(kind: &str, user: &str) -> Packet {
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"event":{"type":"#);
+        put_string(body, kind);
+        body.extend_from_slice(br#","user":"#);
+        put_string(body, user);
+        body.extend_from_slice(b"}}");
+    })
+}
+
 /// The string that an argument is.
 pub fn text(data: &Slice) -> Result<Text, String> {
     let mut reader = Reader::of_data(data, DATA);

@@ -148,23 +148,28 @@ pub struct Missed {
 
 /// What became of a handler's answer, for the handler: as [`outcome`], with the names beside the counts.
 pub fn outcome_for_handler(kind: &str, id: &Id, message_id: MessageId<'_>, counts: &Counts, missed: &Missed) -> Packet {
-    let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": [] });
-    let put = |body: &mut Vec<u8>| {
-        counts.put_fields(body, message_id);
-        // Writing to memory cannot fail.
-        let _ = write!(body, r#","names":{names}"#);
-    };
     match counts.failure() {
-        None => good_with(kind, Some(id), |body| {
-            body.push(b'{');
-            put(body);
-            body.push(b'}');
-        }),
+        None => good_with(kind, Some(id), |body| body.extend_from_slice(&outcome_data(message_id, counts, missed))),
         Some((reason, temporary, words)) => bad_with(kind, Some(id), reason, temporary, &words, |body| {
             body.push(b',');
-            put(body);
+            put_outcome(body, message_id, counts, missed);
         }),
     }
+}
+
+/// The same, without the report around it: a JSON object of the counts and names.
+pub fn outcome_data(message_id: MessageId<'_>, counts: &Counts, missed: &Missed) -> Vec<u8> {
+    let mut data = vec![b'{'];
+    put_outcome(&mut data, message_id, counts, missed);
+    data.push(b'}');
+    data
+}
+
+fn put_outcome(body: &mut Vec<u8>, message_id: MessageId<'_>, counts: &Counts, missed: &Missed) {
+    counts.put_fields(body, message_id);
+    let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": [] });
+    // Writing to memory cannot fail.
+    let _ = write!(body, r#","names":{names}"#);
 }
 
 /// A bad report with words for people.

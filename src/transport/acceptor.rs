@@ -29,13 +29,22 @@ impl Acceptor {
     ///
     /// # Errors
     /// As of [`unix::listen`]; or the system has no thread left.
-    pub fn start(
+    pub fn start(name: String, stack_bytes: usize, path: &Path, serve: impl FnMut(UnixStream) + Send + 'static) -> io::Result<Acceptor> {
+        Acceptor::on(unix::listen(path, MODE)?, name, stack_bytes, path, serve)
+    }
+
+    /// The same with a socket that listens already, at `path`.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn on(
+        listener: UnixListener,
         name: String,
         stack_bytes: usize,
         path: &Path,
         mut serve: impl FnMut(UnixStream) + Send + 'static,
     ) -> io::Result<Acceptor> {
-        let listener = Arc::new(unix::listen(path, MODE)?);
+        let listener = Arc::new(listener);
         let (theirs, own_name) = (Arc::clone(&listener), name.clone());
         let thread = crate::thread::spawn(name, stack_bytes, move || accept(&own_name, &theirs, &mut serve))?;
         Ok(Acceptor { listener, path: path.to_owned(), thread })

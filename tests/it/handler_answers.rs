@@ -75,14 +75,14 @@ fn envelope_answers_may_come_in_any_order() {
 fn an_envelope_answer_to_nothing_is_dropped() {
     let (server, [mut alice, _, mut bob, _]) = people();
     for (text, line) in [
-        (r#"{"header":{"status":"0","command":"sendClients","commandData":["bob"]},"payload":{"data":1}}"#, "spoke without being asked"),
         (
             r#"{"header":{"status":"0","command":"sendClients","commandData":["bob"],"inReplyTo":"a.example/1-1"},"payload":{"data":1}}"#,
             "answered a request that is not under way",
         ),
         (r#"{"header":{"status":"0","command":"reply","inReplyTo":""},"payload":{"data":1}}"#, "answered a request that is not under way"),
-        ("{}", "gave an answer that names no request; dropped: header.status is missing"),
-        ("nonsense", "gave an answer that names no request; dropped: the answer is not JSON"),
+        ("{}", "wrote something wrong that names no request (header.inReplyTo): header.status is missing; dropped"),
+        ("nonsense", "wrote something wrong that names no request (header.inReplyTo): the answer is not JSON"),
+        (r#"{"header":{"status":"0","command":"reply"},"payload":{"data":1}}"#, "(is header.inReplyTo missing?)"),
     ] {
         let before = server.log().matches(line).count();
         let steps = json!([["say", text], ["reply", "mine"]]).to_string();

@@ -4,6 +4,8 @@ use crate::fault::{PROGRAM, asks, bad, ends, entry, serve, state, until, works};
 use crate::world::{Home, Server};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -79,7 +81,8 @@ fn a_child_has_its_own_environment_and_directory() {
     let environment = fs::read(format!("/proc/{found}/environ")).expect("its environment");
     let names: Vec<&str> =
         std::str::from_utf8(&environment).expect("UTF-8").split_terminator('\0').map(|line| line.split('=').next().unwrap_or("")).collect();
-    let expected = "BESTER_TYPE BESTER_SERVER BESTER_INFORMER COLOUR PATH HOME USER LOGNAME SHELL LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR";
+    let expected = "BESTER_TYPE BESTER_SERVER BESTER_INSTANCE BESTER_INFORMER COLOUR \
+                    PATH HOME USER LOGNAME SHELL LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR";
     for name in &names {
         assert!(expected.split(' ').any(|expected| expected == *name), "{name} is in the environment");
     }
@@ -90,42 +93,171 @@ fn a_child_has_its_own_environment_and_directory() {
     assert!(look["environment"]["COLOUR"].is_null());
 }
 
+/// The value in a line of a file in the process's directory in /proc.
+fn proc_line(pid: u64, file: &str, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a running process");
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}")).trim().to_owned()
+}
+
+/// A set of signals: 1 for the first, 2 for the second.
+fn signals(pid: u64, name: &str) -> u64 {
+    u64::from_str_radix(&proc_line(pid, "status", name), 16).expect("a number")
+}
+
 #[test]
 fn a_child_has_default_signals_and_a_group_of_its_own() {
-    // A shell leaves signals as it finds them; Python does not.
-    let home = Home::new("", "", &[]);
-    let script = home.program(
-        "signals",
-        "#!/bin/sh\nwhile read -r line; do\n  set -- $(sed -n 's/^Sig\\(Blk\\|Ign\\|Cgt\\):\\s*//p' /proc/$$/status) $(cut -d' ' -f5 /proc/$$/stat)\n  \
-         echo \"{\\\"header\\\":{\\\"status\\\":\\\"0\\\",\\\"command\\\":\\\"reply\\\"},\\\"payload\\\":{\\\"data\\\":[\\\"$1\\\",\\\"$2\\\",\\\"$3\\\",$$,$4]}}\"\ndone\n",
+    // Whoever starts the server ignores and blocks what it can, but for blocking what is to stop the server.
+    let rude = "import os, signal, sys
+for number in range(1, 65):
+    try:
+        signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE, 50})
+os.execv(sys.argv[1], sys.argv[1:])";
+    // It leaves signals as it finds them.
+    let server = Home::new(r#""x": { "handlerBinary": "cat" },"#, "", &[]).serve_under(&["/usr/bin/env", "python3", "-c", rude]);
+    let found = until("the program", || child_of(server.pid(), "cat\0"));
+    let own = u64::from(server.pid());
+    let (int, quit) = (1 << 1, 1 << 2);
+    assert_eq!(signals(own, "SigIgn:") & (int | quit), quit, "the server was told to ignore one, and catches the other");
+    assert_ne!(signals(own, "SigBlk:"), 0);
+    for name in ["SigIgn:", "SigBlk:", "SigCgt:", "SigPnd:", "ShdPnd:"] {
+        assert_eq!(signals(found, name), 0, "{name}");
+    }
+    let stat = fs::read_to_string(format!("/proc/{found}/stat")).expect("a running process");
+    let group = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(2)).expect("a group").to_owned();
+    assert_eq!(group, found.to_string());
+    assert!(std::process::Command::new("kill").args(["-KILL", &found.to_string()]).status().expect("kill runs").success());
+    server.wait_for("handler x was ended by signal 9 (SIGKILL)");
+    server.stop();
+}
+
+#[test]
+fn a_child_has_the_bounds_that_it_is_given_and_not_those_of_the_server() {
+    let entries = r#"
+        "plain": { "handlerBinary": "cat" },
+        "bound": { "handlerBinary": "cat", "arguments": ["-u"],
+                   "resources": { "files": 64, "memory": 1073741824, "processes": 500 } },"#;
+    let server = Home::new(entries, "", &[]).serve_under(&["sh", "-c", "ulimit -Sn 333; exec \"$@\"", "sh"]);
+    let bounds = |pid: u64, name: &str| {
+        let line = proc_line(pid, "limits", name);
+        let mut words = line.split_ascii_whitespace().map(str::to_owned);
+        (words.next().expect("a soft limit"), words.next().expect("a hard limit"))
+    };
+    let both = |value: &str| (value.to_owned(), value.to_owned());
+    let (soft, hard) = bounds(server.pid().into(), "Max open files");
+    assert_eq!(soft, hard, "the server takes all that it can have");
+    let plain = until("the program", || child_of(server.pid(), "cat\0"));
+    assert_eq!(bounds(plain, "Max open files"), ("333".to_owned(), hard));
+    assert_eq!(bounds(plain, "Max core file size"), both("0"));
+    for name in ["Max address space", "Max processes"] {
+        assert_eq!(bounds(plain, name), bounds(server.pid().into(), name));
+    }
+    let bound = until("the program", || child_of(server.pid(), "cat\0-u\0"));
+    assert_eq!(bounds(bound, "Max open files"), both("64"));
+    assert_eq!(bounds(bound, "Max core file size"), both("0"));
+    assert_eq!(bounds(bound, "Max address space"), both("1073741824"));
+    assert_eq!(bounds(bound, "Max processes"), both("500"));
+}
+
+/// Whom tests can run a handler as: root as nobody, others only as themselves. The keys, and the numbers that they mean.
+fn guest() -> (String, u32, u32) {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() {
+        return (format!(r#""user": "{uid}", "group": "{gid}""#), uid.as_raw(), gid.as_raw());
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("users");
+    let line = users.lines().find(|line| line.starts_with("nobody:")).expect("nobody");
+    let number = |field: usize| line.split(':').nth(field).and_then(|field| field.parse().ok()).expect("a number");
+    (r#""user": "nobody""#.to_owned(), number(2), number(3))
+}
+
+/// With the program `guest.py`, which anybody can reach.
+fn open_home(entries: &str) -> Home {
+    let home = Home::new(entries, "", &["alice"]);
+    home.program("guest.py", &fs::read_to_string(PROGRAM).expect("the program"));
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    home
+}
+
+#[test]
+fn a_handler_runs_as_the_user_that_it_is_given() {
+    let (keys, uid, gid) = guest();
+    let entries = format!(
+        r#""x": {{ "handlerBinary": "./guest.py", {keys} }},
+           "group": {{ "handlerBinary": "./guest.py", "group": "{gid}", "environment": {{ "HOME": "/ours" }} }},"#
     );
-    let entries = format!(r#""x": {{ "handlerBinary": "{}", "framing": "lines" }},"#, script.display());
-    let server = Home::new(&entries, "", &["alice"]).serve();
+    let server = open_home(&entries).serve_as(|command| {
+        command.env("HOME", "/theirs").env("USER", "them").env("LOGNAME", "them");
+    });
     let mut alice = server.log_in("alice");
-    let seen = asks(&mut alice, "x", "1");
-    let bits = |text: &str| u64::from_str_radix(text, 16).expect("a number");
-    let seen_bits = |n: usize| bits(seen[n].as_str().expect("a number"));
-    assert_eq!(seen_bits(0), 0, "blocked signals");
-    // What this test itself was started with goes all the way through, and so does what the C library ignores in
-    // processes that it spawns: its own signals 32 and 33. SIGPIPE, 13, does not.
-    let own = fs::read_to_string("/proc/self/status").expect("our status");
-    let own = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a line");
-    let allowed = (bits(own.trim()) | 3 << 31) & !(1 << 12);
-    assert_eq!(seen_bits(1) & !allowed, 0, "ignored signals: {seen}");
-    assert_eq!(seen[3], seen[4], "its group is its own: {seen}");
-    assert_ne!(seen[3].as_u64(), Some(u64::from(server.pid())));
+    let look = asks(&mut alice, "x", r#"[["look", "informer", "reopen"]]"#);
+    assert_eq!(look["user"], json!([uid, uid, uid]));
+    let root = rustix::process::geteuid().is_root();
+    // Only root can leave groups.
+    let others = |look: &Value| if root { look["groups"][1].clone() } else { json!([]) };
+    assert_eq!((&look["groups"][0], others(&look)), (&json!([gid, gid, gid]), json!([])));
+    assert_eq!(look["tried"], json!({ "informer": null, "reopen": null }));
+    let environment = &look["environment"];
+    assert_eq!(environment["USER"], environment["LOGNAME"]);
+    assert!(environment["USER"] != "them" && environment["HOME"] != "/theirs", "{environment}");
+    if root {
+        assert_eq!(environment["USER"], "nobody");
+    }
+    assert_eq!(environment["BESTER_INSTANCE"], "0");
+    assert_eq!(proc_line(pid(&look), "status", "NoNewPrivs:"), "1");
+    let known = |path: &str| fs::metadata(server.home.path().join(path)).expect("it is there");
+    let socket = known("state-informers/informer-x.sock");
+    assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o7777), (uid, gid, 0o600));
+    assert_eq!(known("state-informers").mode() & 0o7777, 0o711);
+    assert!(!server.home.path().join("state/informer-x.sock").exists());
+
+    let look = asks(&mut alice, "group", r#"[["look"]]"#);
+    let ours = rustix::process::geteuid().as_raw();
+    assert_eq!(look["user"], json!([ours, ours, ours]));
+    assert_eq!((&look["groups"][0], others(&look)), (&json!([gid, gid, gid]), json!([])));
+    assert_eq!((&look["environment"]["HOME"], &look["environment"]["USER"]), (&json!("/ours"), &json!("them")));
+    let locked_in = |pid: u64| proc_line(pid, "status", "NoNewPrivs:");
+    assert_eq!(locked_in(pid(&look)), locked_in(server.pid().into()));
+    let home = server.stop();
+    assert_eq!(fs::read_dir(home.path().join("state-informers")).expect("the directory").count(), 0);
+}
+
+#[test]
+fn a_server_that_is_not_root_says_that_it_cannot_start_somebody_else() {
+    let home = open_home(r#""x": { "handlerBinary": "./guest.py", "user": "root" },"#);
+    // Root tries as somebody who is not; he must be able to reach the program.
+    let program = home.path().join("bester");
+    fs::copy(crate::world::BESTER, &program).expect("a copy");
+    for command in ["check", "serve"] {
+        let mut tried = std::process::Command::new(&program);
+        tried.args([command, "-c", "bester.conf"]).current_dir(home.path());
+        if rustix::process::geteuid().is_root() {
+            tried.uid(4001).gid(4001);
+        }
+        let output = tried.output().expect("bester runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("handlers.typeMap.x.user: root is not whom the server runs as (user "), "{said}");
+        assert!(said.contains("run the server as root, or leave `user` and `group` out"), "{said}");
+        assert_eq!(output.status.code(), Some(77), "{said}");
+    }
 }
 
 #[test]
 fn children_die_with_a_server_that_is_killed() {
     let entries = entry("stdio", "", "")
         + &entry("socket", r#""socket""#, r#""transport": "socket""#)
-        + &entry("unix", r#""unix=u""#, r#""unixDomainSocketPath": "u""#);
-    let mut server = Home::new(&entries, "", &["alice"]).serve();
+        + &entry("unix", r#""unix=u""#, r#""unixDomainSocketPath": "u""#)
+        + &format!(r#""guest": {{ "handlerBinary": "./guest.py", {} }},"#, guest().0);
+    let mut server = open_home(&entries).serve();
     let mut alice = server.log_in("alice");
-    let pids = ["stdio", "socket", "unix"].map(|kind| pid(&asks(&mut alice, kind, r#"[["look"]]"#)));
-    // Not even one that listens to nothing survives.
+    let pids = ["stdio", "socket", "unix", "guest"].map(|kind| pid(&asks(&mut alice, kind, r#"[["look"]]"#)));
+    // Not even one that listens to nothing survives, nor one that is somebody else's by then.
     alice.sends_message("stdio", r#"[["hang"]]"#, "m");
+    alice.sends_message("guest", r#"[["hang"]]"#, "m");
+    for pid in [pids[0], pids[3]] {
+        until("it ignores SIGTERM", || (signals(pid, "SigIgn:") & 1 << 14 != 0).then_some(()));
+    }
     server.signal("-KILL");
     server.wait();
     for pid in pids {

@@ -47,7 +47,7 @@ fn a_handler_that_ends_takes_one_request_with_it() {
         alice.sends_message(kind, steps, "m");
         let message = bad(&mut alice, "m", "handlerCrashed");
         assert!(message.contains(words), "{message}");
-        server.wait_for(&format!("WARN  handler: {message}; it will be started again\n"));
+        server.wait_for(&format!("WARN  handler: {message}; it will be started again in 1 s\n"));
     }
     for (.., kind) in &cases {
         works(&mut alice, kind);
@@ -114,7 +114,7 @@ fn a_program_that_cannot_be_started_is_unavailable() {
     server.wait_for("handler x exited with status 0");
     fs::remove_file(interpreter).expect("the interpreter");
     server.wait_for("handler x cannot be started: /");
-    server.wait_for("secret-name: No such file or directory");
+    server.wait_for("secret-name: its interpreter (first line: \"#!/");
     let begun = Instant::now();
     alice.sends_message("x", "1", "waits");
     // There is room for one; the second is told at once.
@@ -314,16 +314,16 @@ fn a_flood_of_frames_that_nobody_asked_for_is_bounded_and_holds_nobody_up() {
     let (server, mut alice) = serve_types(&[entry("x", "", r#""envelope": true"#), entry("other", "", "")]);
     asks(&mut alice, "x", r#"[["reply",1]]"#);
     let before = resident_kib(server.pid());
-    let frame = r#"{"header":{"status":"0","command":"sendClients","commandData":["alice"]},"payload":{"data":1}}"#;
+    let frame = r#"{"header":{"status":"0","command":"sendClients","commandData":["alice"],"inReplyTo":"?"},"payload":{"data":1}}"#;
     alice.sends_message("x", &json!([["flood", frame, 100], ["reply", "done"]]).to_string(), "m");
-    server.wait_for("spoke without being asked");
+    server.wait_for("answered a request that is not under way");
     let begun = Instant::now();
     works(&mut server.log_in("alice"), "other");
     let waited = begun.elapsed();
     assert_eq!(delivery(&mut alice), "done");
     good(&mut alice, "m");
     let grown = resident_kib(server.pid()).saturating_sub(before);
-    let lines = server.log().matches("spoke without being asked").count();
+    let lines = server.log().matches("answered a request that is not under way").count();
     assert!((1..2000).contains(&lines), "{lines} lines");
     assert!(grown < 32 << 10, "{grown} KiB more than before");
     assert!(waited < Duration::from_secs(5), "{waited:?}");

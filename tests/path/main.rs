@@ -5,13 +5,15 @@
 //! counts the instructions that one takes.
 
 use bester::config::Framing;
-use bester::dispatcher::{Dispatcher, Effect, Event, Message, RouteConfig, Settings};
+use bester::dispatcher::{Dispatcher, Effect, Event, Form, Message, RouteConfig, Settings};
 use bester::frame::Decoder;
-use bester::name::{ConnId, Generation, RouteId, ServerName, TypeName, Username};
+use bester::name::{ConnId, HandlerId, RouteId, ServerName, StartId, TypeName, Username};
 use bester::protocol::{client, handler};
 use bester::store::Standing;
 use std::time::{Duration, Instant};
 
+/// The only start of the only handler.
+const HANDLER: HandlerId = HandlerId { route: RouteId(0), instance: 0, start: StartId(1) };
 /// So many clients ...
 const CLIENTS: u64 = 10;
 /// ... send so many messages with each write.
@@ -63,16 +65,10 @@ fn frames(body: &str) -> Vec<u8> {
 
 impl Path {
     fn new() -> Path {
-        let route = RouteConfig {
-            kind: TypeName::new("echo").expect("a type"),
-            envelope: false,
-            per_message: false,
-            framing: Framing::Length,
-            in_flight: 1024,
-            queue: 1024,
-            queue_wait: Duration::from_secs(60),
-            timeout: Duration::from_secs(60),
-        };
+        let route =
+            RouteConfig { kind: TypeName::new("echo").expect("a type"), instances: 1, queue: 1024, queue_wait: Duration::from_secs(60) };
+        let form =
+            Form { envelope: false, per_message: false, framing: Framing::Length, in_flight: 1024, timeout: Duration::from_secs(60) };
         let settings = Settings {
             server: ServerName::new("bester.example").expect("a name"),
             start: 0x5f,
@@ -105,7 +101,7 @@ impl Path {
             let decoder = Decoder::new(Framing::Length, FRAME_BYTES_MAX);
             path.clients.push(Client { conn, decoder, messages: frames(&message), answers: frames(&answer) });
         }
-        path.dispatch(Event::HandlerUp(RouteId(0), Generation(1)));
+        path.dispatch(Event::HandlerUp(HANDLER, form));
         path.effects.clear();
         path
     }
@@ -139,7 +135,7 @@ impl Path {
         let mut events = Vec::new();
         while let Some(frame) = self.answers.frame().expect("a small frame") {
             let answer = handler::parse(&frame, DEPTH_MAX, RECIPIENTS_MAX);
-            events.push(Event::Answered { route: RouteId(0), generation: Generation(1), request: None, answer });
+            events.push(Event::Answered { id: HANDLER, request: None, answer });
         }
         events.into_iter().for_each(|event| dispatcher.handle(self.now, event, &mut self.effects));
         for effect in self.effects.drain(..) {

@@ -112,7 +112,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         warn(format_args!("the limit of open files stays as it is: {error}"));
     }
     let clients = crew::log_in(&plan, password, |count| progress.tell(format_args!("{count} of {} logged in", plan.names.len())))?;
-    let (signals, stop) = Signals::start().map_err(|error| crew::no_thread(&error))?;
+    let (signals, stop) = Signals::of_command().map_err(|error| crew::no_thread(&error))?;
     let result = carry_out(&plan, clients, &stop, &progress);
     signals.stop();
     let (shared, parts) = result?;

@@ -43,11 +43,20 @@ impl World {
     }
 
     fn problems(&self) -> Vec<Problem> {
+        problems(&self.config())
+    }
+
+    /// What is wrong for a server that runs as this user and group.
+    fn problems_for(&self, uid: u32, gid: u32) -> Vec<String> {
+        super::super::check::problems_for(&self.config(), (uid, gid)).iter().map(|p| format!("{} {p}", p.exit_code())).collect()
+    }
+
+    fn config(&self) -> Config {
         let blocks: Vec<_> = self.blocks.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
         let text = format!("{{{}}}", blocks.join(", "));
         let config = Config::from_text(&text, &self.path("bester.conf")).unwrap_or_else(|m| panic!("{m}"));
         assert_eq!(config.limits, Limits::default());
-        problems(&config)
+        config
     }
 
     /// The one problem is this, about `subject` in the directory.
@@ -215,4 +224,113 @@ fn several_problems_have_one_exit_code() {
     let codes: Vec<_> = world.problems().iter().map(Problem::exit_code).collect();
     assert_eq!(codes, [77, 69]);
     assert_eq!(exit_code(&world.problems()), Some(77));
+}
+
+#[test]
+fn only_root_can_start_programs_as_somebody_else() {
+    let handler = |entry| World::new().with("handlers", entry);
+    let other = handler(r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "user": "4001", "group": "4002"}}}"#);
+    const SO: &str = "and only root can start programs as somebody else; run the server as root, or leave `user` and `group` out";
+    let user = format!("77 handlers.typeMap.a.user: 4001 is not whom the server runs as (user 4003), {SO}");
+    assert_eq!(other.problems_for(4003, 4002), [user]);
+    let group = format!("77 handlers.typeMap.a.group: 4002 is not whom the server runs as (user 4001), {SO}");
+    assert_eq!(other.problems_for(4001, 4003), [group]);
+    assert_eq!(other.problems_for(4001, 4002), [""; 0], "it is itself");
+    // Without a group it is the group of that user that would be somebody else's.
+    let root = handler(r#"{"typeMap": {"a": {"handlerBinary": "/bin/cat", "user": "root"}}}"#);
+    let words = format!("77 handlers.typeMap.a.user: root is not whom the server runs as (user 4001), {SO}");
+    assert_eq!(root.problems_for(4001, 4001), [words]);
+    assert_eq!(root.problems_for(0, 0), [""; 0]);
+}
+
+#[test]
+fn users_and_groups_are_known() {
+    for (keys, words) in [
+        (
+            r#""user": "no such user""#,
+            "78 handlers.typeMap.a.user: no such user is not in /etc/passwd; \
+             correct it, or give the number of a user that is known elsewhere, and `group` too",
+        ),
+        (
+            r#""group": "no such group""#,
+            "78 handlers.typeMap.a.group: no such group is not in /etc/group; \
+             correct it, or give the number of a group that is known elsewhere",
+        ),
+        (
+            r#""user": "3999999999""#,
+            "78 handlers.typeMap.a.user: 3999999999 is not in /etc/passwd, so that nothing says which group goes with it; \
+             give `group` too",
+        ),
+    ] {
+        let entry = format!(r#"{{"typeMap": {{"a": {{"handlerBinary": "/bin/cat", {keys}}}}}}}"#);
+        assert_eq!(World::new().with("handlers", entry.leak()).problems_for(0, 0), [words]);
+    }
+}
+
+#[test]
+fn a_user_can_reach_what_it_needs() {
+    const INFORMER: &str = "handlers.typeMap.a.informerSocketPath";
+    let world = |more: &str| {
+        let entry = format!(r#"{{"typeMap": {{"a": {{"handlerBinary": "prog/p", "user": "4001", "group": "4001", {more}}}}}}}"#);
+        let world = World::new().with("handlers", entry.leak()).directory(".", 0o755).directory("prog", 0o755);
+        world.file("prog/p", 0o755, "")
+    };
+    // The server is thought to be root, for whom the system permits everything.
+    let closed = |world: &World, key: &str, subject: &str, wanted: Option<&str>| {
+        let path = |name: &str| world.path(name).components().collect::<PathBuf>().display().to_string();
+        let wanted = wanted.map(|wanted| format!(", who cannot reach {}", path(wanted))).unwrap_or_default();
+        let start = format!("77 {key}: {} is closed to user 4001{wanted}; ", path(subject));
+        let found = world.problems_for(0, 0);
+        assert!(found.iter().any(|problem| problem.starts_with(&start)), "{start}\n{found:#?}");
+    };
+    assert_eq!(world("").problems_for(0, 0), [""; 0]);
+    closed(&world("").directory("prog", 0o700), BINARY, "prog", Some("prog/p"));
+    closed(&world("").file("prog/p", 0o750, ""), BINARY, "prog/p", None);
+    assert_eq!(world("").file("prog/p", 0o751, "").problems_for(0, 0), [""; 0]);
+    closed(&world("").file("prog/p", 0o751, "#!/bin/sh"), BINARY, "prog/p", None);
+    let work = world(r#""workingDirectory": "work""#).directory("work", 0o700);
+    closed(&work, "handlers.typeMap.a.workingDirectory", "work", None);
+    let unix = world(r#""unixDomainSocketPath": "run/s""#).directory("run", 0o755);
+    closed(&unix, "handlers.typeMap.a.unixDomainSocketPath", "run", None);
+    assert_eq!(unix.directory("run", 0o777).problems_for(0, 0), [""; 0]);
+    // The informer lies beside the state directory, and so do all places here.
+    let home = world("").directory(".", 0o700);
+    closed(&home, INFORMER, ".", Some("bester-state-informers/informer-a.sock"));
+    let given = world(r#""informerSocketPath": "run/i""#).directory("run", 0o700);
+    closed(&given, INFORMER, "run", Some("run/i"));
+    assert_eq!(given.directory("run", 0o711).problems_for(0, 0), [""; 0]);
+    // A directory on the way that is made with the state directory is closed.
+    let deep = world("").with("server", r#"{"stateDirectory": "new/state"}"#).with("network", r#"{"tcp4": {"port": 1}}"#);
+    let found = deep.problems_for(0, 0);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with(&format!("69 {INFORMER}: {} does not exist; make that directory", deep.path("new").display())),
+        "{found:?}"
+    );
+    // What is there in its place.
+    assert_eq!(world("").directory("bester-state-informers", 0o711).problems_for(0, 0), [""; 0]);
+    let open = world("").directory("bester-state-informers", 0o777);
+    assert!(open.problems_for(0, 0)[0].contains("is open to other users (mode 0777)"), "{:?}", open.problems_for(0, 0));
+    let link = world("").directory("elsewhere", 0o755);
+    symlink("elsewhere", link.path("bester-state-informers")).unwrap();
+    assert!(link.problems_for(0, 0)[0].contains("bester-state-informers is not a directory"), "{:?}", link.problems_for(0, 0));
+}
+
+#[test]
+fn resources_are_within_what_the_server_has() {
+    let Some(hard) = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum else {
+        panic!("no system has endless descriptors");
+    };
+    let with = |files| {
+        let entry = format!(r#"{{"typeMap": {{"a": {{"handlerBinary": "/bin/cat", "resources": {{"files": {files}}}}}}}}}"#);
+        World::new().with("handlers", entry.leak())
+    };
+    with(hard).is_sound();
+    let found: Vec<_> = with(hard + 1).problems().iter().map(ToString::to_string).collect();
+    let words = format!(
+        "handlers.typeMap.a.resources.files: {} is above the hard limit of the server itself, {hard}; \
+         lower it, or raise that limit where the server is started",
+        hard + 1
+    );
+    assert_eq!(found, [words]);
 }

@@ -72,14 +72,24 @@ fn handlers_are_those_that_are_available() {
 #[test]
 fn handler_has_defaults() {
     let plain = handler(r#"{"handlerBinary": "bin/a"}"#);
-    let program =
-        Program { path: "/etc/bester/bin/a".into(), arguments: vec![], environment: BTreeMap::new(), directory: "/etc/bester".into() };
+    let program = Program {
+        path: "/etc/bester/bin/a".into(),
+        arguments: vec![],
+        environment: BTreeMap::new(),
+        directory: "/etc/bester".into(),
+        user: None,
+        group: None,
+        resources: Resources::default(),
+    };
     let expected = Handler {
         program: Some(program),
+        instances: 1,
+        watch: false,
         transport: HandlerTransport::Stdio,
         framing: Framing::Length,
         envelope: false,
         informer_socket: "/etc/bester/bester-state/informer-a.sock".into(),
+        informer_directory: None,
         in_flight: 1,
         queue: 256,
         queue_wait: Duration::from_secs(5),
@@ -129,11 +139,16 @@ fn handler_is_reached_as_its_block_says() {
             vec!["3:37: handlers.typeMap.a.transport: expected \"stdio\" or \"socket\" or \"unix\", found \"pipe\"".to_owned()],
         ),
         (
-            r#"{"unixDomainSocketPath": "s", "arguments": [], "environment": {}, "workingDirectory": "."}"#,
+            r#"{"unixDomainSocketPath": "s", "arguments": [], "environment": {}, "workingDirectory": ".",
+"user": "nobody", "group": "nogroup", "resources": {}, "watch": false}"#,
             vec![
                 format!("3:44: handlers.typeMap.a.arguments: {PROGRAM}"),
                 format!("3:63: handlers.typeMap.a.environment: {PROGRAM}"),
                 format!("3:87: handlers.typeMap.a.workingDirectory: {PROGRAM}"),
+                format!("4:9: handlers.typeMap.a.user: {PROGRAM}"),
+                format!("4:28: handlers.typeMap.a.group: {PROGRAM}"),
+                format!("4:52: handlers.typeMap.a.resources: {PROGRAM}"),
+                format!("4:65: handlers.typeMap.a.watch: {PROGRAM}"),
             ],
         ),
     ] {
@@ -185,4 +200,78 @@ fn bare_program_is_beside_the_file_or_in_path() {
     assert_eq!(program("far"), bin.join("far"));
     assert_eq!(program("./far"), directory.path().join("far"));
     assert_eq!(program("nowhere"), directory.path().join("nowhere"));
+}
+
+#[test]
+fn several_processes_need_channels_of_their_own() {
+    assert_eq!(handler(r#"{"handlerBinary": "a", "instances": 64}"#).instances, 64);
+    assert_eq!(handler(r#"{"handlerBinary": "a", "transport": "socket", "instances": 2}"#).instances, 2);
+    assert_eq!(handler(r#"{"handlerBinary": "a", "unixDomainSocketPath": "s", "instances": 1}"#).instances, 1);
+    const ONE: &str = "must be 1 with \"transport\": \"unix\": all of them would listen at one path";
+    check_handler(
+        r#"{"handlerBinary": "a", "unixDomainSocketPath": "s", "instances": 2}"#,
+        &[&format!("3:66: handlers.typeMap.a.instances: {ONE}")],
+    );
+    check_handler(r#"{"instances": 3, "unixDomainSocketPath": "s"}"#, &[&format!("3:15: handlers.typeMap.a.instances: {ONE}")]);
+    check_handler(
+        r#"{"handlerBinary": "a", "instances": 65, "watch": "yes"}"#,
+        &[
+            "3:37: handlers.typeMap.a.instances: expected a whole number from 1 to 64, found 65",
+            "3:50: handlers.typeMap.a.watch: expected true or false, found text",
+        ],
+    );
+}
+
+#[test]
+fn a_user_has_an_informer_where_it_can_be_reached() {
+    let with = |more: &str| handler(&format!(r#"{{"handlerBinary": "a", {more}}}"#));
+    let guest = with(r#""user": "nobody", "watch": true"#);
+    assert!(guest.watch);
+    assert_eq!(guest.informer_socket, Path::new("/etc/bester/bester-state-informers/informer-a.sock"));
+    assert_eq!(guest.informer_directory.as_deref(), Some(Path::new("/etc/bester/bester-state-informers")));
+    let program = guest.program.expect("a program");
+    assert_eq!((program.user.as_deref(), program.group), (Some("nobody"), None));
+    let given = with(r#""user": "0", "informerSocketPath": "/run/i""#);
+    assert_eq!((given.informer_socket, given.informer_directory), ("/run/i".into(), None));
+    let group = with(r#""group": "nogroup""#);
+    assert_eq!((group.informer_socket, group.informer_directory), ("/etc/bester/bester-state/informer-a.sock".into(), None));
+    assert_eq!(group.program.expect("a program").group.as_deref(), Some("nogroup"));
+    for (state, directory) in [("/var/lib/b/", "/var/lib/b-informers"), ("/b", "/b-informers")] {
+        let text = format!(
+            r#"{{"network": {{"tcp4": {{"port": 1}}}}, "server": {{"stateDirectory": "{state}"}},
+                "handlers": {{"typeMap": {{"a": {{"handlerBinary": "a", "user": "nobody"}}}}}}}}"#
+        );
+        assert_eq!(good(&text).handlers[&b"a"[..]].informer_directory.as_deref(), Some(Path::new(directory)));
+    }
+    check_block(
+        r#""server": {"stateDirectory": "/"}, "handlers": {"typeMap": {"a": {"handlerBinary": "a", "user": "nobody"}}}"#,
+        &["2:61: handlers.typeMap.a.informerSocketPath: is missing; expected a path, since the handler has a `user` \
+           and no directory can be made beside the state directory"],
+    );
+    check_handler(
+        r#"{"handlerBinary": "a", "user": 65534, "group": ""}"#,
+        &[
+            "3:32: handlers.typeMap.a.user: expected text in double quotes, found a number",
+            "3:48: handlers.typeMap.a.group: expected the name or number of a group, found \"\"",
+        ],
+    );
+}
+
+#[test]
+fn resources_have_bounds() {
+    let with = |resources: &str| handler(&format!(r#"{{"handlerBinary": "a", "resources": {resources}}}"#)).program.unwrap().resources;
+    assert_eq!(with("{}"), Resources::default());
+    let all = Resources { files: Some(16), memory: Some(1 << 20), processes: Some(1) };
+    assert_eq!(with(r#"{"files": 16, "memory": 1048576, "processes": 1}"#), all);
+    check_handler(
+        r#"{"handlerBinary": "a", "resources":
+{"files": 15, "memory": 1048575, "processes": 0, "cpu": 1}}"#,
+        &[
+            "4:11: handlers.typeMap.a.resources.files: expected at least 16, without which no program can start, found 15",
+            "4:25: handlers.typeMap.a.resources.memory: expected at least 1048576, without which no program can start, found 1048575",
+            "4:47: handlers.typeMap.a.resources.processes: \
+             0 does not mean no limit here; expected a whole number from 1 to 4194304",
+            "4:50: handlers.typeMap.a.resources.cpu: unknown key `cpu`",
+        ],
+    );
 }

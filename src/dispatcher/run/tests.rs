@@ -24,8 +24,7 @@ fn runner() -> (Runner, Inlet) {
     let (flusher, _thread) = Flusher::start(1024).expect("a thread");
     let (drained, _) = crossbeam_channel::bounded(1);
     let incoming = Incoming::new(usize::MAX);
-    let orders = Box::new(|_, _, _| {});
-    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, orders, drained }, inlet)
+    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, drained }, inlet)
 }
 
 /// So many connections of one user: what makes them known, and their other ends, which have the numbers of their places.

@@ -17,7 +17,7 @@ fn a_wrong_answer_costs_its_own_request_alone() {
 #[test]
 fn an_answer_that_nobody_asked_for_replaces_a_plain_handler() {
     let mut world = World::new();
-    world.handler("chat").says(1, None, &to(&["bob"], "1"));
+    world.handler("chat").pushes(&to(&["bob"], "1"));
     world.bob().gets(&[]);
     assert_eq!(world.handler("chat").replaced(), ["gave an answer that nobody had asked for"]);
     world.alice().sends("chat", "1");
@@ -74,13 +74,12 @@ fn an_answer_with_an_id_gets_its_outcome_back() {
 }
 
 #[test]
-fn pushes_and_answers_to_nothing_are_dropped() {
+fn answers_to_nothing_are_dropped() {
     let mut world = World::new();
     world.alice().asks("room", "1", "x");
-    world.handler("room").says(1, None, &to(&["bob"], "1"));
-    world.handler("room").says(1, None, "[]");
+    world.handler("room").pushes("[]");
     for id in ["", "a.example/0000000000000000000000000000005f-9999", "b.example/5f-1", "a.example/0000000000000000000000000000005f-"] {
-        world.handler("room").says(1, None, &to(&["bob"], "1").replacen("status", &format!(r#"inReplyTo":"{id}","status"#), 1));
+        world.handler("room").pushes(&to(&["bob"], "1").replacen("status", &format!(r#"inReplyTo":"{id}","status"#), 1));
     }
     world.bob().gets(&[]);
     world.alice().gets(&[]);
@@ -93,10 +92,10 @@ fn pushes_and_answers_to_nothing_are_dropped() {
 fn a_second_answer_is_dropped() {
     let mut world = World::new();
     world.alice().asks("room", "1", "x");
-    let (_, packet) = world.handlers[2].asked[0].clone();
+    let (.., packet) = world.handlers[2].asked[0].clone();
     world.handler("room").answers(&reply("1"));
     world.alice().gets(&["room 1 #x", "good 1/0/0 #x"]);
-    world.handler("room").says(1, None, &in_reply_to(&packet, &reply("2")));
+    world.handler("room").pushes(&in_reply_to(&packet, &reply("2")));
     world.alice().gets(&[]);
     assert_eq!(world.handler("room").replaced(), [""; 0]);
 }
@@ -105,8 +104,8 @@ fn a_second_answer_is_dropped() {
 fn nobody_answers_what_another_handler_was_asked() {
     let mut world = World::new();
     world.alice().asks("room", "1", "x");
-    let (_, packet) = world.handlers[2].asked[0].clone();
-    world.handler("hall").says(1, None, &in_reply_to(&packet, &to(&["bob"], "1")));
+    let (.., packet) = world.handlers[2].asked[0].clone();
+    world.handler("hall").pushes(&in_reply_to(&packet, &to(&["bob"], "1")));
     world.bob().gets(&[]);
     world.handler("room").answers(&reply("1"));
     world.alice().gets(&["room 1 #x", "good 1/0/0 #x"]);
@@ -118,7 +117,7 @@ fn a_late_envelope_fails_alone_while_others_are_answered() {
     for data in ["1", "2", "3"] {
         world.alice().asks("room", data, data);
     }
-    let (_, packet) = world.handlers[2].asked[0].clone();
+    let (.., packet) = world.handlers[2].asked[0].clone();
     world.passes(Duration::from_secs(1));
     world.handler("room").answers_nth(1, &none());
     world.passes(TIMEOUT - Duration::from_secs(2));
@@ -127,7 +126,7 @@ fn a_late_envelope_fails_alone_while_others_are_answered() {
     world.passes(Duration::from_secs(1));
     world.alice().gets(&["bad handlerTimeout temporary #1", "bad handlerTimeout temporary #3"]);
     assert_eq!(world.handler("room").replaced(), [""; 0]);
-    world.handler("room").says(1, None, &in_reply_to(&packet, &to(&["bob"], "1")));
+    world.handler("room").pushes(&in_reply_to(&packet, &to(&["bob"], "1")));
     world.bob().gets(&[]);
     world.handler("room").answers_nth(2, &none());
     world.alice().gets(&["good 0/0/0 #4"]);
@@ -181,7 +180,7 @@ fn frames_that_answer_nothing_are_no_sign_of_life() {
     for _ in 0..9 {
         world.passes(Duration::from_secs(1));
         let dropped = none().replacen("status", r#"inReplyTo":"a.example/0000000000000000000000000000005f-9","status"#, 1);
-        world.handler("room").says(1, None, &dropped);
+        world.handler("room").pushes(&dropped);
     }
     world.passes(Duration::from_secs(1));
     world.alice().gets(&["bad handlerTimeout temporary #x"]);

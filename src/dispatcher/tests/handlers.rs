@@ -156,10 +156,11 @@ fn answers_of_an_old_start_are_ignored() {
     world.alice().asks("chat", "1", "x");
     world.handler("chat").dies("was killed");
     world.alice().gets(&["bad handlerCrashed temporary #x"]);
-    world.handler("chat").says(1, None, &to(&["bob"], "1"));
+    let old = world.handler("chat").id().start;
+    world.handler("chat").says(old, None, &to(&["bob"], "1"));
     world.handler("chat").comes_up();
     world.alice().asks("chat", "2", "y");
-    world.handler("chat").says(1, None, &to(&["bob"], "1"));
+    world.handler("chat").says(old, None, &to(&["bob"], "1"));
     world.bob().gets(&[]);
     world.handler("chat").answers(&reply("2"));
     world.alice().gets(&["chat 2 #y", "good 1/0/0 #y"]);
@@ -169,22 +170,13 @@ fn answers_of_an_old_start_are_ignored() {
 #[test]
 fn the_end_of_an_old_start_is_not_the_end_of_the_next() {
     let mut world = World::new();
+    let old = world.handler("chat").id();
+    world.handler("chat").dies("was ended");
     world.handler("chat").comes_up();
     world.alice().asks("chat", "1", "x");
-    world.handle(Event::HandlerDown { route: RouteId(0), generation: Generation(1), reason: "was ended".into() });
+    world.handle(Event::HandlerDown { id: old, reason: "was ended".into(), for_good: None });
     world.handler("chat").answers(&reply("2"));
     world.alice().gets(&["chat 2 #x", "good 1/0/0 #x"]);
-}
-
-#[test]
-fn a_new_start_does_not_answer_for_the_one_before() {
-    let mut world = World::new();
-    world.alice().asks("chat", "1", "x");
-    world.handler("chat").comes_up();
-    world.alice().gets(&["bad handlerCrashed temporary #x"]);
-    world.alice().asks("chat", "2", "y");
-    world.handler("chat").answers(&reply("2"));
-    world.alice().gets(&["chat 2 #y", "good 1/0/0 #y"]);
 }
 
 #[test]
@@ -194,7 +186,7 @@ fn a_handler_that_is_not_up_is_not_asked() {
     world.alice().sends("each", "1");
     assert_eq!(world.handler("each").asked(), [""; 0]);
     world.alice().tells(|conn| Event::Asked(conn, super::super::Inquiry::Handlers, about("h")));
-    let up = r#"{"chat":{"up":true},"each":{"up":false},"hall":{"up":true},"many":{"up":true},"room":{"up":true}}"#;
+    let up = r#"{"chat":{"up":true},"each":{"up":false},"hall":{"up":true},"many":{"up":true},"room":{"up":true},"team":{"up":true}}"#;
     world.alice().gets(&[&format!("good {up} #h")]);
 }
 
@@ -206,12 +198,12 @@ fn a_handler_with_a_connection_for_each_request_answers_in_any_order() {
     }
     world.handler("each").answers_nth(1, &reply("2"));
     world.alice().gets(&["each 2 #2", "good 1/0/0 #2"]);
-    let (request, _) = world.handlers[EACH].asked[1];
+    let (id, request, _) = world.handlers[EACH].asked[1];
     let refused = "handler each cannot be reached".to_owned();
     let reason = crate::protocol::reason::Reason::HandlerUnavailable;
-    world.handle(Event::Unanswered { route: RouteId(4), request, reason, message: refused.clone() });
+    world.handle(Event::Unanswered { id, request, reason, message: refused.clone() });
     world.alice().gets(&["bad handlerUnavailable temporary #3"]);
-    world.handle(Event::Unanswered { route: RouteId(4), request, reason, message: refused });
+    world.handle(Event::Unanswered { id, request, reason, message: refused });
     world.handler("each").answers(&reply("1"));
     world.alice().gets(&["each 1 #1", "good 1/0/0 #1"]);
     assert_eq!(world.alice().settled(), [1, 1, 1]);
@@ -223,9 +215,9 @@ fn a_connection_that_failed_makes_room_for_the_next_request() {
     for data in ["1", "2", "3", "4"] {
         world.alice().asks("each", data, data);
     }
-    let (request, _) = world.handlers[EACH].asked.pop_front().expect("a request");
+    let (id, request, _) = world.handlers[EACH].asked.pop_front().expect("a request");
     let reason = crate::protocol::reason::Reason::HandlerCrashed;
-    world.handle(Event::Unanswered { route: RouteId(4), request, reason, message: "it hung up".into() });
+    world.handle(Event::Unanswered { id, request, reason, message: "it hung up".into() });
     assert_eq!(world.handler("each").asked(), ["2", "3", "4"]);
 }
 
@@ -233,20 +225,37 @@ fn a_connection_that_failed_makes_room_for_the_next_request() {
 fn a_late_request_with_a_connection_of_its_own_is_abandoned() {
     let mut world = World::new();
     world.alice().asks("each", "1", "x");
-    let (request, _) = world.handlers[EACH].asked[0];
+    let (id, request, _) = world.handlers[EACH].asked[0];
     world.passes(TIMEOUT);
     world.alice().gets(&["bad handlerTimeout temporary #x"]);
     assert_eq!(world.handlers[EACH].abandoned, [request]);
     assert_eq!(world.handler("each").replaced(), ["did not answer within 10 s"]);
-    world.handler("each").says(1, Some(request), &to(&["bob"], "1"));
+    world.handler("each").says(id.start, Some(request), &to(&["bob"], "1"));
     world.bob().gets(&[]);
 }
 
 #[test]
 fn lines_are_asked_in_lines() {
-    let mut settings = settings();
-    settings.routes[CHAT].framing = Framing::Lines;
-    let mut world = World::with(settings);
+    let mut world = World::new();
+    world.handlers[CHAT].framing = Some(Framing::Lines);
+    world.handler("chat").comes_up();
     world.alice().sends("chat", "[1,\n2]");
     assert_eq!(world.handler("chat").asked(), ["[1, 2]\n"]);
+}
+
+#[test]
+fn a_broken_handler_is_refused_at_once_and_so_is_what_waits_for_it() {
+    let mut world = World::new();
+    world.handler("chat").dies("exited with status 1");
+    world.alice().asks("chat", "1", "waits");
+    world.handler("chat").breaks("it is broken");
+    let frames = world.alice().frames();
+    assert_eq!(short(&frames[0]), "bad handlerUnavailable temporary #waits");
+    assert!(frames[0].contains("handler chat is not running: it is broken"), "{}", frames[0]);
+    world.alice().asks("chat", "2", "x");
+    world.alice().gets(&["bad handlerUnavailable temporary #x"]);
+    world.handler("chat").comes_up();
+    world.alice().asks("chat", "3", "y");
+    world.handler("chat").answers(&reply("3"));
+    world.alice().gets(&["chat 3 #y", "good 1/0/0 #y"]);
 }

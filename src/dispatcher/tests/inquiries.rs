@@ -12,7 +12,7 @@ fn ask(person: &mut Person<'_>, inquiry: Inquiry) {
 fn informer(world: &mut World, kind: &str, data: Option<&str>) -> (String, bool) {
     let conn = ConnId(99);
     world.connections.insert(conn, Connection::default());
-    world.handle(Event::Informed(conn, Question { kind: kind.into(), data: data.map(slice) }));
+    world.handle(Event::Informed(conn, Asker::Handler, Question { kind: kind.into(), data: data.map(slice) }));
     let mut asking = world.on(conn);
     let (frames, closed) = (asking.frames(), asking.closed());
     assert_eq!((frames.len(), asking.settled()), (1, vec![0]));
@@ -35,7 +35,7 @@ fn ping_and_dummy_are_answered_without_any_handler() {
     ask(&mut world.alice(), Inquiry::Ping);
     ask(&mut world.alice(), Inquiry::Dummy);
     world.alice().gets(&["good {} #q", "good null #q"]);
-    assert!(KINDS.iter().all(|kind| world.handler(kind).asked().is_empty()));
+    assert!(ENDS.iter().all(|(.., name)| world.handler(name).asked().is_empty()));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn handlers_are_listed_with_their_state() {
     let mut world = World::new();
     world.handler("many").dies("was ended");
     ask(&mut world.alice(), Inquiry::Handlers);
-    let up = r#"{"chat":{"up":true},"each":{"up":true},"hall":{"up":true},"many":{"up":false},"room":{"up":true}}"#;
+    let up = r#"{"chat":{"up":true},"each":{"up":true},"hall":{"up":true},"many":{"up":false},"room":{"up":true},"team":{"up":true}}"#;
     world.alice().gets(&[&format!("good {up} #q")]);
 }
 

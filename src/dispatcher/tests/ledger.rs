@@ -36,9 +36,9 @@ struct Account {
     removed: bool,
 }
 
-/// An answer: which message it is about, and how many deliveries each client gets if it is carried out.
+/// An answer: which message it is about, if a client's, and how many deliveries each client gets if it is carried out.
 struct Answering {
-    message: usize,
+    message: Option<usize>,
     expected: Vec<usize>,
 }
 
@@ -77,23 +77,29 @@ impl Ledger {
                 self.world.handle(Event::Drain);
             }
             Op::Inform(n) => self.inform(n),
-            Op::Die(kind) => self.world.handler(KINDS[kind]).dies("was killed"),
-            Op::ComeUp(kind) => self.world.handler(KINDS[kind]).comes_up(),
+            Op::Die(end) => self.world.handler(ENDS[end].2).dies("was killed"),
+            Op::Break(end) => self.world.handler(ENDS[end].2).breaks("it is broken"),
+            Op::ComeUp(end) => self.world.handler(ENDS[end].2).comes_up(),
+            Op::Retire(end) => _ = self.world.handler(ENDS[end].2).retires(),
             Op::Account { user, change } => self.account(user, change),
-            Op::Answer { kind, nth, what } => answering = self.answer(kind, nth, &what),
-            Op::Unasked { kind, old, what } => {
-                let handler = &self.world.handlers[kind];
-                let generation = handler.generation - u64::from(old);
+            Op::Answer { end, nth, what } => answering = self.answer(end, nth, &what),
+            Op::Unasked { end, old, what } => {
+                let handler = &self.world.handlers[end];
+                let start = StartId(if old { handler.before } else { handler.start });
                 // What a plain handler says while it is asked something is an answer.
-                if old || handler.asked.is_empty() || !is_plain(kind) {
-                    self.world.handler(KINDS[kind]).says(generation, None, &text(&what, "0"));
+                if handler.asked.iter().all(|(asked, ..)| asked.start != start) || !is_plain(end) {
+                    if is_envelope(end) {
+                        let expected = (0..self.clients.len()).map(|n| self.expected(n, None, &what)).collect();
+                        answering = Some(Answering { message: None, expected });
+                    }
+                    self.world.handler(ENDS[end].2).says(start, None, &text(&what, "0"));
                 }
             }
             Op::Unanswered(nth) => {
                 let asked = &mut self.world.handlers[EACH].asked;
-                if let Some((request, _)) = asked.remove(nth % asked.len().max(1)) {
+                if let Some((id, request, _)) = asked.remove(nth % asked.len().max(1)) {
                     let (reason, message) = (Reason::HandlerCrashed, "it hung up".to_owned());
-                    self.world.handle(Event::Unanswered { route: RouteId(4), request, reason, message });
+                    self.world.handle(Event::Unanswered { id, request, reason, message });
                 }
             }
             op => self.client_does(op),
@@ -228,22 +234,24 @@ impl Ledger {
         }
     }
 
-    fn answer(&mut self, kind: usize, nth: usize, what: &[What]) -> Option<Answering> {
-        let asked = &self.world.handlers[kind].asked;
-        let nth = if is_plain(kind) { 0 } else { nth % asked.len().max(1) };
-        let (_, packet) = asked.get(nth)?;
+    fn answer(&mut self, end: usize, nth: usize, what: &[What]) -> Option<Answering> {
+        let asked = &self.world.handlers[end].asked;
+        let nth = if is_plain(end) { 0 } else { nth % asked.len().max(1) };
+        let (.., packet) = asked.get(nth)?;
         let asked: Value = serde_json::from_slice(&packet.body()).expect("JSON");
-        let data = if asked.is_array() { &asked } else { &asked["payload"]["data"] };
-        let message = data[0].as_u64().expect("a message's number") as usize;
+        let data = if asked["payload"].is_object() { &asked["payload"]["data"] } else { &asked };
+        // What a handler passes on that nobody asked has no number.
+        let message = data[0].as_u64().map(|number| number as usize);
         let expected = (0..self.clients.len()).map(|n| self.expected(n, message, what)).collect();
-        self.world.handler(KINDS[kind]).answers_nth(nth, &text(what, &format!("[{message},{}]", self.step)));
+        let data = message.map_or("0".to_owned(), |message| format!("[{message},{}]", self.step));
+        self.world.handler(ENDS[end].2).answers_nth(nth, &text(what, &data));
         Some(Answering { message, expected })
     }
 
-    /// How many deliveries a client gets by an answer.
-    fn expected(&self, n: usize, message: usize, what: &[What]) -> usize {
+    /// How many deliveries a client gets by an answer, or by what a handler says that nobody asked.
+    fn expected(&self, n: usize, message: Option<usize>, what: &[What]) -> usize {
         let client = &self.clients[n];
-        let asker = self.messages[message].0 == n;
+        let asker = message.is_some_and(|message| self.messages[message].0 == n);
         let reached = |what: &&What| match what {
             What::To(names) => (asker || !client.input_ended) && client.user.is_some_and(|user| names.contains(&user)),
             What::Reply => asker,
@@ -269,10 +277,14 @@ impl Ledger {
                     }
                     let n = self.place(conn);
                     let Answering { message, .. } = answering.expect("deliveries come of answers only");
-                    let (asker, with_id) = self.messages[*message];
+                    got[n] += 1;
+                    let Some(message) = *message else {
+                        assert_eq!((&payload["data"], id), (&json!(0), None), "each delivery is of what was said just now");
+                        continue;
+                    };
+                    let (asker, with_id) = self.messages[message];
                     assert_eq!(payload["data"], json!([message, self.step]), "each delivery is of the answer that came just now");
                     assert_eq!(id, (n == asker && with_id).then(|| message.to_string()), "ids are for the connection that asked");
-                    got[n] += 1;
                 }
                 Effect::Settle(conn, bytes) => self.settled(conn, bytes, report.take()),
                 Effect::Verdict(conn, verdict) => {
@@ -337,7 +349,7 @@ impl Ledger {
         let conn = ConnId(9000 + self.step);
         self.world.connections.insert(conn, Connection::default());
         let kind = ["listClients", "sessions", "serverInfo", "quit"][n % 4].into();
-        self.world.handle(Event::Informed(conn, Question { kind, data: None }));
+        self.world.handle(Event::Informed(conn, Asker::Handler, Question { kind, data: None }));
         let expected = 2 + usize::from(n % 4 == 3);
         assert_eq!(std::mem::take(&mut self.world.effects).len(), expected, "an answer, its place, and after quit the end");
         self.world.handle(Event::Disconnected(conn));
@@ -364,8 +376,12 @@ impl Ledger {
     }
 }
 
-fn is_plain(kind: usize) -> bool {
-    matches!(KINDS[kind], "chat" | "many")
+fn is_envelope(end: usize) -> bool {
+    matches!(ENDS[end].2, "room" | "hall")
+}
+
+fn is_plain(end: usize) -> bool {
+    !is_envelope(end) && end != EACH
 }
 
 fn text(what: &[What], data: &str) -> String {

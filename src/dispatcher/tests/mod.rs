@@ -12,14 +12,16 @@ mod inquiries;
 mod ledger;
 mod people;
 mod property;
+mod pushes;
+mod replacing;
 mod sessions;
 mod words;
 
-use super::{Dispatcher, Effect, Event, RouteConfig, Settings};
+use super::{Asker, Dispatcher, Effect, Event, Form, RouteConfig, Settings};
 use crate::config::Framing;
 use crate::frame::Packet;
 use crate::gate::CloseReason;
-use crate::name::{ConnId, Generation, RequestId, RouteId, ServerName, TypeName};
+use crate::name::{ConnId, HandlerId, RequestId, RouteId, ServerName, StartId, TypeName};
 use crate::store::Standing;
 use people::{Handler, Person};
 use serde_json::Value;
@@ -27,11 +29,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use words::*;
 
-/// The types, by their [`RouteId`]: plain with one request at a time, plain with three, two that get envelopes, and
-/// one with a connection for each request.
-const KINDS: [&str; 5] = ["chat", "many", "room", "hall", "each"];
+/// The types, by their [`RouteId`]: plain with one request at a time, plain with three, two that get envelopes, one with
+/// a connection for each request, and one with two instances that have one request at a time.
+const KINDS: [&str; 6] = ["chat", "many", "room", "hall", "each", "team"];
 const CHAT: usize = 0;
 const EACH: usize = 4;
+/// The instances of their handlers: the type's place, which instance, and the name.
+const ENDS: [(usize, usize, &str); 7] =
+    [(0, 0, "chat"), (1, 0, "many"), (2, 0, "room"), (3, 0, "hall"), (4, 0, "each"), (5, 0, "team/0"), (5, 1, "team/1")];
 const TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 3;
@@ -42,6 +47,8 @@ struct World {
     now: Instant,
     connections: BTreeMap<ConnId, Connection>,
     handlers: Vec<HandlerEnd>,
+    /// How many starts there were.
+    starts: u64,
     drained: usize,
     /// What events led to, since this was last taken.
     effects: Vec<Effect>,
@@ -57,31 +64,40 @@ struct Connection {
     forgotten: bool,
 }
 
-/// What has come to a handler and has no answer yet.
+/// What has come to an instance of a handler and has no answer yet.
 #[derive(Default)]
 struct HandlerEnd {
-    generation: u64,
-    asked: VecDeque<(RequestId, Packet)>,
+    /// Its last start, and the one before.
+    start: u64,
+    before: u64,
+    asked: VecDeque<(HandlerId, RequestId, Packet)>,
     told: Vec<Packet>,
     abandoned: Vec<RequestId>,
     replaced: Vec<String>,
+    retired: Vec<HandlerId>,
+    framing: Option<Framing>,
+}
+
+fn route(kind: &str) -> RouteConfig {
+    let instances = ENDS.iter().filter(|(place, ..)| KINDS[*place] == kind).count();
+    RouteConfig { kind: TypeName::new(kind).expect("a type"), instances, queue: QUEUE, queue_wait: QUEUE_WAIT }
+}
+
+fn form(kind: &str) -> Form {
+    Form {
+        envelope: matches!(kind, "room" | "hall"),
+        per_message: kind == "each",
+        framing: Framing::Length,
+        in_flight: if matches!(kind, "chat" | "team") { 1 } else { 3 },
+        timeout: TIMEOUT,
+    }
 }
 
 fn settings() -> Settings {
-    let route = |kind: &&str| RouteConfig {
-        kind: TypeName::new(kind).expect("a type"),
-        envelope: matches!(*kind, "room" | "hall"),
-        per_message: *kind == "each",
-        framing: Framing::Length,
-        in_flight: if *kind == "chat" { 1 } else { 3 },
-        queue: QUEUE,
-        queue_wait: QUEUE_WAIT,
-        timeout: TIMEOUT,
-    };
     Settings {
         server: ServerName::new("a.example").expect("a server's name"),
         start: 0x5f,
-        routes: KINDS.iter().map(route).collect(),
+        routes: KINDS.iter().map(|kind| route(kind)).collect(),
         sessions_per_user: SESSIONS_PER_USER,
         admin_info: r#"{"email":"admin@a.example"}"#.into(),
         listeners: vec!["tcp4://127.0.0.1:2223".into()],
@@ -91,23 +107,30 @@ fn settings() -> Settings {
 impl World {
     /// alice, bob and eve are there and logged in (connections 1, 2 and 3), carol has an account; all handlers are up.
     fn new() -> World {
-        World::with(settings())
-    }
-
-    fn with(settings: Settings) -> World {
-        let handlers = settings.routes.iter().map(|_| HandlerEnd::default()).collect();
-        let dispatcher = Dispatcher::new(settings);
-        let mut world = World { dispatcher, now: Instant::now(), connections: BTreeMap::new(), handlers, drained: 0, effects: Vec::new() };
+        let mut world = World {
+            dispatcher: Dispatcher::new(settings()),
+            now: Instant::now(),
+            connections: BTreeMap::new(),
+            handlers: ENDS.iter().map(|_| HandlerEnd::default()).collect(),
+            starts: 0,
+            drained: 0,
+            effects: Vec::new(),
+        };
         for name in ["alice", "bob", "eve", "carol"] {
             world.account(name, Standing::Active { revision: 1 });
         }
         for name in ["alice", "bob", "eve"] {
             world.session(name);
         }
-        for kind in KINDS {
-            world.handler(kind).comes_up();
+        for (.., name) in ENDS {
+            world.handler(name).comes_up();
         }
         world
+    }
+
+    fn end(&mut self, id: HandlerId) -> &mut HandlerEnd {
+        let place = ENDS.iter().position(|(kind, instance, _)| (*kind, *instance) == (id.route.index(), id.instance));
+        &mut self.handlers[place.expect("an instance of this world")]
     }
 
     /// Takes in an event, checks what must always hold, and gives everybody what is his.
@@ -142,15 +165,22 @@ impl World {
                 assert_eq!(self.connection(*conn).closed.replace(*reason), None, "{conn} was closed twice");
             }
             Effect::Forget(conn) => self.connection(*conn).forgotten = true,
-            Effect::Tell(route, packet) => self.handlers[route.index()].told.push(packet.clone()),
-            Effect::Ask(route, request, packet) => self.handlers[route.index()].asked.push_back((*request, packet.clone())),
-            Effect::Abandon(route, request) => self.handlers[route.index()].abandoned.push(*request),
-            Effect::Replace { route, generation, reason } => {
-                let handler = &mut self.handlers[route.index()];
-                assert_eq!(generation.0, handler.generation, "only the start that is up can be replaced");
-                handler.replaced.push(reason.clone());
-                handler.asked.clear();
+            Effect::Tell(id, packet) => self.end(*id).told.push(packet.clone()),
+            Effect::Ask(id, request, packet) => {
+                let end = self.end(*id);
+                assert_eq!(id.start.0, end.start, "only the start that is up is asked");
+                end.asked.push_back((*id, *request, packet.clone()));
             }
+            Effect::Abandon(id, request) => self.end(*id).abandoned.push(*request),
+            Effect::Replace(id, reason) => self.end(*id).replaced.push(reason.clone()),
+            Effect::Retire(id) => {
+                let busy = |start: &super::lane::Start| start.id == *id && !start.under_way.is_empty();
+                assert!(!self.dispatcher.routes.all().flat_map(|route| route.starts()).any(busy), "who retires has answered everything");
+                let end = self.end(*id);
+                assert!(!end.retired.contains(id), "once is enough");
+                end.retired.push(*id);
+            }
+            Effect::Detach(id) => self.end(*id).asked.retain(|(asked, ..)| asked != id),
             Effect::Drained => self.drained += 1,
         }
     }
@@ -174,16 +204,16 @@ impl World {
 
     /// What the dispatcher still keeps that came with connections and messages, by name.
     fn left(&self) -> [(&'static str, usize); 6] {
-        let routes = || self.dispatcher.routes.iter();
+        let routes = || self.dispatcher.routes.all();
+        let under_way = routes().flat_map(|route| route.starts().map(|start| start.under_way.len())).sum();
         let messages = self.dispatcher.messages.len();
-        let requests: usize = self.dispatcher.routes.iter().map(|route| route.under_way.len() + route.waiting.len()).sum();
         [
             ("connections", self.dispatcher.sessions.len()),
             ("sessions of users", self.dispatcher.users.left()),
             ("messages", messages),
-            ("requests", requests),
-            ("requests that wait", routes().map(|route| route.waiting.len()).sum()),
-            ("requests under way", routes().map(|route| route.under_way.len()).sum()),
+            ("requests that wait", routes().map(|route| route.waiting()).sum()),
+            ("requests under way", under_way),
+            ("connections in lanes", routes().flat_map(|route| &route.lanes).map(|lane| lane.connections).sum()),
         ]
     }
 
@@ -223,8 +253,9 @@ impl World {
         self.on(ConnId(3))
     }
 
-    fn handler(&mut self, kind: &str) -> Handler<'_> {
-        let place = KINDS.iter().position(|known| *known == kind).expect("a type of this world");
+    /// An instance of a handler, by its name in [`ENDS`].
+    fn handler(&mut self, name: &str) -> Handler<'_> {
+        let place = ENDS.iter().position(|(.., known)| *known == name).expect("an instance of this world");
         Handler { world: self, place }
     }
 }

@@ -73,7 +73,7 @@ impl Person<'_> {
 /// A handler's program.
 pub(super) struct Handler<'w> {
     pub(super) world: &'w mut World,
-    /// Its place in [`KINDS`].
+    /// Its place in [`ENDS`].
     pub(super) place: usize,
 }
 
@@ -82,27 +82,48 @@ impl Handler<'_> {
         &mut self.world.handlers[self.place]
     }
 
-    fn route(&self) -> RouteId {
-        RouteId(self.place as u32)
+    pub(super) fn id(&mut self) -> HandlerId {
+        let (route, instance, _) = ENDS[self.place];
+        HandlerId { route: RouteId(route as u32), instance, start: StartId(self.end().start) }
     }
 
+    /// A new start is up, in the place of the one before if that has not died.
     pub(super) fn comes_up(&mut self) {
-        self.end().generation += 1;
-        self.end().asked.clear();
-        let event = Event::HandlerUp(self.route(), Generation(self.end().generation));
-        self.world.handle(event);
+        self.world.starts += 1;
+        let start = self.world.starts;
+        let end = self.end();
+        (end.before, end.start) = (end.start, start);
+        let framing = end.framing;
+        let id = self.id();
+        let mut form = form(KINDS[ENDS[self.place].0]);
+        form.framing = framing.unwrap_or(form.framing);
+        self.world.handle(Event::HandlerUp(id, form));
     }
 
     pub(super) fn dies(&mut self, reason: &str) {
-        self.end().asked.clear();
-        let generation = Generation(self.end().generation);
-        self.world.handle(Event::HandlerDown { route: self.route(), generation, reason: reason.into() });
+        let id = self.id();
+        self.world.handle(Event::HandlerDown { id, reason: reason.into(), for_good: None });
+    }
+
+    /// It dies, and is not started again.
+    pub(super) fn breaks(&mut self, why: &str) {
+        let id = self.id();
+        self.world.handle(Event::HandlerDown { id, reason: "exited with status 1".into(), for_good: Some(why.into()) });
+    }
+
+    /// A start that was told that it may end does.
+    pub(super) fn retires(&mut self) -> usize {
+        let retired = std::mem::take(&mut self.end().retired);
+        for id in &retired {
+            self.world.handle(Event::HandlerDown { id: *id, reason: "exited with status 0".into(), for_good: None });
+        }
+        retired.len()
     }
 
     /// What it was asked and did not answer yet.
     pub(super) fn asked(&mut self) -> Vec<String> {
         let text = |packet: &Packet| String::from_utf8(packet.body().to_vec()).expect("UTF-8");
-        self.end().asked.iter().map(|(_, packet)| text(packet)).collect()
+        self.end().asked.iter().map(|(.., packet)| text(packet)).collect()
     }
 
     /// What it was told of its answers since this was last asked.
@@ -118,16 +139,22 @@ impl Handler<'_> {
 
     /// Answers one of the things that it was asked.
     pub(super) fn answers_nth(&mut self, nth: usize, answer: &str) {
-        let (request, packet) = self.end().asked.remove(nth).expect("it was asked so much");
-        let generation = self.end().generation;
-        self.says(generation, Some(request), &in_reply_to(&packet, answer));
+        let (id, request, packet) = self.end().asked.remove(nth).expect("it was asked so much");
+        self.says(id.start, Some(request), &in_reply_to(&packet, answer));
     }
 
     /// Writes a frame, asked or not.
-    pub(super) fn says(&mut self, generation: u64, request: Option<RequestId>, text: &str) {
+    pub(super) fn says(&mut self, start: StartId, request: Option<RequestId>, text: &str) {
         let request = request.filter(|_| self.place == EACH);
         let answer = handler::parse(&Frame::from(text.as_bytes()), 100, 10);
-        self.world.handle(Event::Answered { route: self.route(), generation: Generation(generation), request, answer });
+        let id = HandlerId { start, ..self.id() };
+        self.world.handle(Event::Answered { id, request, answer });
+    }
+
+    /// Says something without being asked.
+    pub(super) fn pushes(&mut self, text: &str) {
+        let start = self.id().start;
+        self.says(start, None, text);
     }
 
     pub(super) fn replaced(&mut self) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Random events. What must hold whatever happens is in `ledger.rs`.
 
-use super::KINDS;
 use super::ledger::{Ledger, NAMES, USERS};
+use super::{ENDS, KINDS};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -10,23 +10,50 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     Connect,
-    LogIn { conn: usize, user: usize, proof: Proof },
+    LogIn {
+        conn: usize,
+        user: usize,
+        proof: Proof,
+    },
     LogOut(usize),
     ChangePassword(usize),
     Register(usize, usize),
-    Send { conn: usize, kind: usize, id: bool },
+    Send {
+        conn: usize,
+        kind: usize,
+        id: bool,
+    },
     Inquire(usize),
-    Refuse { conn: usize, last: bool },
+    Refuse {
+        conn: usize,
+        last: bool,
+    },
     Leave(usize),
     EndInput(usize),
     Overflow(usize),
     Disconnect(usize),
-    Account { user: usize, change: Change },
-    Answer { kind: usize, nth: usize, what: Vec<What> },
-    Unasked { kind: usize, old: bool, what: Vec<What> },
+    Account {
+        user: usize,
+        change: Change,
+    },
+    Answer {
+        end: usize,
+        nth: usize,
+        what: Vec<What>,
+    },
+    Unasked {
+        end: usize,
+        old: bool,
+        what: Vec<What>,
+    },
     Unanswered(usize),
     Die(usize),
+    /// It dies, and is not started again.
+    Break(usize),
+    /// A new start, in the place of one that has not died.
     ComeUp(usize),
+    /// A start that was replaced and may end does.
+    Retire(usize),
     Pass(u64),
     Inform(usize),
     Drain,
@@ -75,14 +102,14 @@ fn what() -> impl Strategy<Value = Vec<What>> {
 fn op() -> impl Strategy<Value = Op> {
     let proof = prop_oneof![1 => Just(Proof::Old), 4 => Just(Proof::Current), 1 => Just(Proof::Newer)];
     let change = prop_oneof![Just(Change::Revised), Just(Change::OldNews), Just(Change::Disabled), Just(Change::Removed)];
-    let (conn, kind) = (0..8usize, 0..KINDS.len());
+    let (conn, kind, end) = (0..8usize, 0..KINDS.len(), 0..ENDS.len());
     prop_oneof![
         4 => Just(Op::Connect),
         8 => (conn.clone(), 0..USERS, proof).prop_map(|(conn, user, proof)| Op::LogIn { conn, user, proof }),
         1 => conn.clone().prop_map(Op::LogOut),
         1 => conn.clone().prop_map(Op::ChangePassword),
         1 => (conn.clone(), 0..USERS).prop_map(|(conn, user)| Op::Register(conn, user)),
-        30 => (conn.clone(), kind.clone(), any::<bool>()).prop_map(|(conn, kind, id)| Op::Send { conn, kind, id }),
+        30 => (conn.clone(), kind, any::<bool>()).prop_map(|(conn, kind, id)| Op::Send { conn, kind, id }),
         2 => conn.clone().prop_map(Op::Inquire),
         1 => (conn.clone(), any::<bool>()).prop_map(|(conn, last)| Op::Refuse { conn, last }),
         1 => conn.clone().prop_map(Op::Leave),
@@ -90,11 +117,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => conn.clone().prop_map(Op::Overflow),
         2 => conn.prop_map(Op::Disconnect),
         2 => (0..USERS, change).prop_map(|(user, change)| Op::Account { user, change }),
-        24 => (kind.clone(), 0..4usize, what()).prop_map(|(kind, nth, what)| Op::Answer { kind, nth, what }),
-        2 => (kind.clone(), any::<bool>(), what()).prop_map(|(kind, old, what)| Op::Unasked { kind, old, what }),
+        24 => (end.clone(), 0..4usize, what()).prop_map(|(end, nth, what)| Op::Answer { end, nth, what }),
+        2 => (end.clone(), any::<bool>(), what()).prop_map(|(end, old, what)| Op::Unasked { end, old, what }),
         2 => (0..4usize).prop_map(Op::Unanswered),
-        2 => kind.clone().prop_map(Op::Die),
-        4 => kind.prop_map(Op::ComeUp),
+        2 => end.clone().prop_map(Op::Die),
+        1 => end.clone().prop_map(Op::Break),
+        4 => end.clone().prop_map(Op::ComeUp),
+        3 => end.prop_map(Op::Retire),
         8 => (1..6000u64).prop_map(Op::Pass),
         1 => (0..4usize).prop_map(Op::Inform),
     ]

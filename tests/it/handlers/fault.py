@@ -144,8 +144,9 @@ class Steps:
                 signal.pause()
         note("left", child)
 
-    def look(self):
-        """What this process is like."""
+    def look(self, *tries):
+        """What this process is like, and which of these it can do: `informer`, connect to it; `reopen`, open its standard
+        error by its name."""
         listed = [int(name) for name in os.listdir("/proc/self/fd")]  # and the one for listing them, closed by now
         descriptors = sorted(number for number in listed if os.path.lexists(f"/proc/self/fd/{number}"))
         self.reply({
@@ -155,7 +156,23 @@ class Steps:
             "pid": os.getpid(),
             "group": os.getpgid(0),
             "arguments": sys.argv[1:],
+            "user": os.getresuid(),
+            "groups": [os.getresgid(), os.getgroups()],
+            "tried": {name: attempt(name) for name in tries},
         })
+
+
+def attempt(name):
+    """Why it does not go, if it does not."""
+    try:
+        if name == "informer":
+            with socket.socket(socket.AF_UNIX) as informer:
+                informer.connect(os.environ["BESTER_INFORMER"])
+        else:
+            os.close(os.open("/dev/stderr", os.O_WRONLY))
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def note(name, text):

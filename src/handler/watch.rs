@@ -1,0 +1,127 @@
+//! The thread that replaces handlers with `"watch": true` when a file of their program changes.
+//!
+//! Spawned by `server.rs`; owns what it saw of the files the last time; looks at them every second; ends with
+//! [`Watcher::stop`].
+
+use super::roster::Roster;
+use crate::config::Program;
+use crate::name::TypeName;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{info, warn};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const STACK_BYTES: usize = 256 << 10;
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The running watcher.
+#[derive(Debug)]
+pub struct Watcher {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Begins to watch.
+    pub fn start(roster: Arc<Roster>) -> io::Result<Watcher> {
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let thread = crate::thread::spawn("watcher", STACK_BYTES, move || watch(&roster, &stopped))?;
+        Ok(Watcher { stop, thread })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join(); // its panic is in the log
+    }
+}
+
+fn watch(roster: &Roster, stopped: &Receiver<()>) {
+    let mut seen = BTreeMap::new();
+    while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let watched = roster.watched();
+        seen.retain(|kind, _| watched.iter().any(|(watched, _)| watched == kind));
+        for (kind, files) in watched {
+            if changed(&mut seen, &kind, &files) {
+                info!("a file of handler {kind} has changed");
+                if let Err(why) = roster.restart(kind.as_str()) {
+                    warn!("handler {kind} stays as it is, until its file changes again: {why}");
+                }
+            }
+        }
+    }
+}
+
+/// The files that a program is made of: itself, and those of its arguments that are files, such as a script.
+pub(super) fn files(program: &Program) -> Vec<PathBuf> {
+    let arguments = program.arguments.iter().map(|argument| program.directory.join(argument));
+    std::iter::once(program.path.clone()).chain(arguments.filter(|path| path.is_file())).collect()
+}
+
+/// What can be seen of a type's files.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    /// When the handler was last (re)started.
+    running: Vec<Stamp>,
+    /// The last time.
+    last: Vec<Stamp>,
+}
+
+/// Of a file: which it is, how long, and when it was last changed. `None` if it is not there.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Whether the files are others than those that run, and nobody is writing them any longer.
+fn changed(seen: &mut BTreeMap<TypeName, Seen>, kind: &TypeName, files: &[PathBuf]) -> bool {
+    let now: Vec<Stamp> = files.iter().map(|file| stamp(file)).collect();
+    let Some(seen) = seen.get_mut(kind).filter(|seen| seen.running.len() == now.len()) else {
+        seen.insert(kind.clone(), Seen { running: now.clone(), last: now });
+        return false;
+    };
+    let settled = seen.last == now && now.iter().all(Option::is_some);
+    if settled && seen.running != now {
+        seen.running = now;
+        return true;
+    }
+    seen.last = now;
+    false
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_was_changed_is_told_once_and_when_it_is_complete() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("handler");
+        let files = [file.clone()];
+        let kind = TypeName::new("x").expect("a type");
+        let mut seen = BTreeMap::new();
+        fs::write(&file, "1").expect("a file");
+        assert!(!changed(&mut seen, &kind, &files), "what there is at first is what runs");
+        assert!(!changed(&mut seen, &kind, &files));
+        fs::write(&file, "12").expect("a file");
+        assert!(!changed(&mut seen, &kind, &files), "it may be half written");
+        fs::write(&file, "123").expect("a file");
+        assert!(!changed(&mut seen, &kind, &files), "it was");
+        assert!(changed(&mut seen, &kind, &files));
+        assert!(!changed(&mut seen, &kind, &files));
+        fs::remove_file(&file).expect("the file");
+        assert!(!changed(&mut seen, &kind, &files) && !changed(&mut seen, &kind, &files), "there is nothing to start");
+        fs::write(&file, "12345").expect("a file");
+        assert!(!changed(&mut seen, &kind, &files));
+        assert!(changed(&mut seen, &kind, &files));
+    }
+}
