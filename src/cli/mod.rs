@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod check;
 pub mod config;
+mod control;
 pub mod demo;
 pub mod frame;
 pub mod init;

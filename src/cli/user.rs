@@ -1,16 +1,18 @@
 //! `bester user`: accounts, whether the server runs or not.
 //!
-//! The command writes the database itself and then tells a running server, in `control.rs`, to look at it. The lines of
-//! an import and an export are in `lines.rs`.
+//! The command writes the database itself and then tells a running server to look at it. The lines of an import and an
+//! export are in `lines.rs`.
 
-mod control;
 mod lines;
 
+use super::control::{self, NoAnswer};
 use super::{Failure, OutputEnd, output, print, read_new_password, warn};
+use crate::admin::control::NAMES_MAX;
+use crate::config::Config;
 use crate::name::{BadName, Username};
 use crate::password::{self, Password};
 use crate::store::{Database, Imports, Standing, StoreError};
-use control::tell_server;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 
@@ -97,6 +99,23 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     };
     tell_server(&config, &changed);
     Ok(())
+}
+
+/// Tells a running server, if there is one, to look at the accounts of `names` again. The change is stored already, so
+/// a server that does not confirm is worth a warning only.
+fn tell_server(config: &Config, names: &[Username]) {
+    if names.is_empty() {
+        return;
+    }
+    // If they are too many for one question: at all of them.
+    let names: Vec<&str> = names.iter().map(Username::as_str).collect();
+    let data = if names.len() > NAMES_MAX { Value::Null } else { json!(names) };
+    match control::ask(config, "accountsChanged", &data, control::AT_ONCE) {
+        Ok(_) | Err(NoAnswer::Nobody) => {}
+        Err(error) => {
+            warn(format_args!("the change is stored, but the running server did not confirm it ({error}): start the server again"))
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
