@@ -22,7 +22,8 @@
 //! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `dispatcher` sees ids,
 //! never sockets, files or clocks; only `dispatcher::run`, the thread around it, knows what is behind an id. `protocol`
 //! knows bytes and nothing else. Where something below must set something above in motion (have a handler replaced, say),
-//! `server` has handed in a channel or a function for it. A connection's thread
+//! `server` has handed in a channel or a function for it. `handler::program` is at the other end of it all: handlers in Rust
+//! are written with it, and the server does without it. A connection's thread
 //! sends events to the dispatcher's; that one writes to the connection through its outlet, and tells its thread through its gate.
 //!
 //! # The way of a message

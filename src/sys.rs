@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use rustix::io::{FdFlags, dup2, fcntl_setfd};
+use rustix::io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
 use std::io;
@@ -64,6 +64,15 @@ pub(crate) fn keep_descriptors_from_children() -> io::Result<()> {
 pub(crate) fn hear_of_children() {
     // SAFETY: no function of ours is named, and the default for this signal is that nothing happens.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// The channel that the server gave us, if we are a handler: the other end of what [`prepare_child`] hands over.
+pub(crate) fn handler_channel() -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is only used for this call; if there is none, the call fails and nothing happens.
+    let channel = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
+    // What the handler starts must not hold it: the server would wait for the end of that as well.
+    fcntl_setfd(channel, FdFlags::CLOEXEC)?;
+    Ok(fcntl_dupfd_cloexec(channel, CHANNEL_FD)?)
 }
 
 /// Has a child end when the thread that spawns it ends (which must therefore live as long as the server), gives it

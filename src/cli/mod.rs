@@ -9,6 +9,7 @@ pub mod config;
 mod control;
 pub mod demo;
 pub mod frame;
+pub mod handler;
 pub mod init;
 pub mod listen;
 mod login;
@@ -46,6 +47,9 @@ Talk to a server:
   listen            print each delivery as it arrives
   frame             turn lines into frames and back, for netcat
 
+Write a handler:
+  handler run       start a handler by hand, without a server, and see what it answers
+
 Measure a server:
   bench             put load on a server, and account for every message
   bench-handler     the handler that goes with it: sends back what it gets
@@ -73,6 +77,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "send" => send::run(rest),
         "listen" => listen::run(rest),
         "frame" => frame::run(rest),
+        "handler" => handler::run(rest),
         "bench" => bench::run(rest),
         "bench-handler" => bench::handler::run(rest),
         "help" | "-h" | "--help" => print(HELP),

@@ -146,12 +146,17 @@ pub fn answered(reading: &Reading, frame: &Frame, request: Option<RequestId>) ->
 
 /// The next frame, or what is wrong with what stands in its place.
 pub fn next_frame(reading: &Reading, decoder: &mut Decoder) -> Result<Option<Frame>, Complaint> {
+    frame_or_stray(reading.framing, decoder)
+}
+
+/// The same, with no more than it needs.
+pub fn frame_or_stray(framing: Framing, decoder: &mut Decoder) -> Result<Option<Frame>, Complaint> {
     match decoder.frame() {
-        Ok(Some(frame)) if reading.framing == Framing::Lines && !begins_like_an_answer(frame.bytes()) => {
+        Ok(Some(frame)) if framing == Framing::Lines && !begins_like_an_answer(frame.bytes()) => {
             Err(stray(frame.bytes(), "a line of JSON"))
         }
         Ok(frame) => Ok(frame),
-        Err(error) => Err(too_large(reading.framing, decoder, error)),
+        Err(error) => Err(too_large(framing, decoder, error)),
     }
 }
 
@@ -177,7 +182,8 @@ fn stray(bytes: &[u8], expected: &str) -> Complaint {
     Complaint { told: NO_FRAME.into(), logged }
 }
 
-fn end_of_input(decoder: &Decoder) -> End {
+/// What the end of the input means.
+pub fn end_of_input(decoder: &Decoder) -> End {
     match decoder.pending() {
         0 => End::Input,
         bytes => End::Stray(format!("closed its output {bytes} bytes into a frame").into()),

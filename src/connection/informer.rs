@@ -88,7 +88,7 @@ fn write(socket: &Socket, packet: &Packet) -> io::Result<()> {
 }
 
 /// Gives each frame to `take` until it says that it was the last, or the input ends.
-fn read_questions(mut source: SocketReader, frame_bytes_max: usize, mut take: impl FnMut(&Frame) -> bool) {
+pub fn read_questions(mut source: SocketReader, frame_bytes_max: usize, mut take: impl FnMut(&Frame) -> bool) {
     let mut decoder = Decoder::new(Framing::Length, frame_bytes_max);
     while matches!(source.read(decoder.space(READ_BYTES)), Ok(bytes) if bytes > 0) {
         loop {

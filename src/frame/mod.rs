@@ -11,7 +11,7 @@
 
 mod packet;
 
-pub use packet::Packet;
+pub use packet::{Packet, put};
 
 use crate::config::Framing;
 use std::fmt;

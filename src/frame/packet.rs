@@ -39,6 +39,31 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Appends a frame with the text that `write` appends, in the way that the other side tells frames apart.
+#[inline]
+pub fn put(framing: Framing, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    match framing {
+        Framing::Length => {
+            out.extend_from_slice(&[0; PREFIX_BYTES]);
+            write(out);
+            // At most 1 GiB, as above.
+            let length = ((out.len() - start - PREFIX_BYTES) as u32).to_le_bytes();
+            out[start..start + PREFIX_BYTES].copy_from_slice(&length);
+        }
+        Framing::Lines => {
+            write(out);
+            out[start..].iter_mut().for_each(|byte| *byte = in_a_line(*byte));
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Line breaks in a JSON text stand between tokens only, where a space means the same.
+fn in_a_line(byte: u8) -> u8 {
+    if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }
+}
+
 impl Packet {
     /// `body` with its length in front of it.
     pub fn framed(body: Slice) -> Packet {
@@ -51,10 +76,7 @@ impl Packet {
     pub fn write(write: impl FnOnce(&mut Vec<u8>)) -> Packet {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
-            scratch.extend_from_slice(&[0; PREFIX_BYTES]);
-            write(scratch);
-            let length = ((scratch.len() - PREFIX_BYTES) as u32).to_le_bytes();
-            scratch[..PREFIX_BYTES].copy_from_slice(&length);
+            put(Framing::Length, scratch, write);
             let body = Slice::from(&scratch[..]);
             if scratch.capacity() > KEPT_BUFFER_BYTES {
                 *scratch = Vec::new();
@@ -88,9 +110,9 @@ impl Packet {
         }
     }
 
-    /// `body` as one line. Line breaks in a JSON text stand between tokens only, where a space means the same.
+    /// `body` as one line.
     pub fn line(body: &Slice) -> Packet {
-        let mut line: Vec<u8> = body.bytes().iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
+        let mut line: Vec<u8> = body.bytes().iter().map(|&byte| in_a_line(byte)).collect();
         line.push(b'\n');
         Packet { length: Length::Nowhere, body: Slice::from(&line[..]), rest: None }
     }
@@ -150,5 +172,8 @@ mod tests {
     fn line_breaks_between_tokens_become_spaces() {
         let packet = Packet::new(Framing::Lines, Slice::from(&b"{\"a\":\r\n1}"[..]));
         assert_eq!(packet.parts().concat(), b"{\"a\":  1}\n");
+        let mut out = b"1\n".to_vec();
+        put(Framing::Lines, &mut out, |body| body.extend_from_slice(b"{\"a\":\r\n1}"));
+        assert_eq!(out, b"1\n{\"a\":  1}\n");
     }
 }

@@ -4,7 +4,7 @@
 //! each byte once, needs no stack, and gives ranges of the frame instead of copies; `data` in particular is never
 //! decoded, so that it goes out byte for byte as it came in. What is read: `client.rs` (a message), `builtin.rs` (a
 //! command to the server itself), `handler.rs` (an answer), `informer.rs` (a question of a handler). What is written:
-//! `report.rs`, and `envelope.rs`.
+//! `report.rs`, and `envelope.rs`, which `request.rs` reads in handlers that are written in Rust.
 
 pub mod builtin;
 pub mod client;
@@ -17,4 +17,5 @@ pub mod json;
 mod nest;
 pub mod reason;
 pub mod report;
+pub mod request;
 pub mod text;

@@ -12,6 +12,8 @@ mod fault;
 mod handler_answers;
 mod handler_children;
 mod handler_faults;
+mod handler_program;
+mod handler_run;
 mod handler_transports;
 mod informer;
 mod malformed;

@@ -1,0 +1,73 @@
+//! What a server would do with an answer, in words and in numbers.
+
+use crate::config::Config;
+use crate::protocol::handler::{Command, Names, Order, Outcome};
+use crate::protocol::report::{Counts, Missed};
+use crate::protocol::text::Text;
+use std::collections::BTreeSet;
+
+/// Of more names the first ones are shown.
+const NAMES_SHOWN: usize = 10;
+
+/// What would be done; or why it would not, though the answer is read without fault.
+pub(super) fn of(outcome: &Outcome, config: &Config) -> Result<String, String> {
+    let commands = match outcome {
+        Outcome::Refused { status, data } => {
+            let status = format!("refuses: status {}", String::from_utf8_lossy(status.bytes()));
+            let data = data.as_ref().map(|data| format!(", data {}", String::from_utf8_lossy(data.bytes())));
+            return Ok(status + data.as_deref().unwrap_or_default());
+        }
+        Outcome::Commands(commands) => commands,
+    };
+    let mut words = Vec::new();
+    for Command { order, .. } in commands {
+        words.push(match order {
+            Order::Reply => "replies".to_owned(),
+            Order::SendClients(names) => format!("delivers to {}", listed(names)),
+            Order::SendServers(names) => format!("sends to the servers {} (peerUnknown: this one knows none)", listed(names)),
+            Order::SendHandler(kind) if config.handlers.contains_key(kind.bytes()) => {
+                format!("hands it on to the handler of {}", kind.as_str())
+            }
+            Order::SendHandler(_) => return Err("sendHandler names a type that is not configured".into()),
+            Order::None => "does nothing".to_owned(),
+        });
+    }
+    Ok(if words.is_empty() { "does nothing".into() } else { words.join("; ") })
+}
+
+fn listed(names: &Names) -> String {
+    if names.is_empty() {
+        return "nobody".into();
+    }
+    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(Text::as_str).collect();
+    let more = names.len() - shown.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(", ") + &more
+}
+
+/// How those would fare who are named: `user` is there, everybody else is away. `asked`: there is one to reply to.
+pub(super) fn fate(outcome: &Outcome, user: &str, asked: bool) -> (Counts, Missed) {
+    let (mut counts, mut missed, mut seen) = (Counts::default(), Missed::default(), BTreeSet::new());
+    let Outcome::Commands(commands) = outcome else { return (counts, missed) };
+    for Command { order, .. } in commands {
+        match order {
+            Order::Reply if asked && seen.insert(user) => counts.delivered += 1,
+            Order::SendClients(names) => {
+                for name in names.iter().map(Text::as_str).filter(|name| seen.insert(name)) {
+                    if name == user {
+                        counts.delivered += 1;
+                    } else {
+                        counts.offline += 1;
+                        missed.offline.push(name.to_owned());
+                    }
+                }
+            }
+            Order::SendServers(names) => {
+                counts.unknown_servers += names.len() as u64;
+                missed.unknown.extend(names.iter().map(|name| name.as_str().to_owned()));
+            }
+            Order::Reply | Order::SendHandler(_) | Order::None => {}
+        }
+    }
+    (counts, missed)
+}
