@@ -14,8 +14,10 @@ pub mod init;
 pub mod listen;
 mod login;
 mod outcome;
+pub mod reload;
 pub mod send;
 pub mod serve;
+pub mod status;
 pub mod user;
 
 use crate::config::Config;
@@ -41,14 +43,16 @@ Set up and run a server:
   config default    print a configuration in which every key is explained
   demo              show a whole conversation: a server of its own, two users, then gone again
   user              add, change, list, import and export accounts
+  status            show what goes on in the running server
+  reload            have the running server read its configuration again
 
 Talk to a server:
   send              send one message and wait for the report on it
   listen            print each delivery as it arrives
   frame             turn lines into frames and back, for netcat
 
-Write a handler:
-  handler run       start a handler by hand, without a server, and see what it answers
+Write and run handlers:
+  handler           try a handler by hand, without a server; or replace the one that runs
 
 Measure a server:
   bench             put load on a server, and account for every message
@@ -74,6 +78,8 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "config" => config::run(rest),
         "demo" => demo::run(rest),
         "user" => user::run(rest),
+        "status" => status::run(rest),
+        "reload" => reload::run(rest),
         "send" => send::run(rest),
         "listen" => listen::run(rest),
         "frame" => frame::run(rest),

@@ -23,8 +23,10 @@ pub(super) struct Process {
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
-    /// How long it had worked when that was last looked at.
-    worked: Option<u64>,
+    /// How many processes it was, and how long they had worked, when that was last looked at; and how often that had not
+    /// changed since the time before.
+    worked: Option<(usize, u64)>,
+    slept: u32,
 }
 
 /// How a program ended.
@@ -108,7 +110,7 @@ fn spawn(birth: &Birth<'_>, program: &Program, identity: Option<&Identity>) -> i
     drop(command);
     let pid = Pid::from_child(&child);
     match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok(Started { process: Process { child, pid, pidfd, worked: None }, channel, stderr }),
+        Ok(pidfd) => Ok(Started { process: Process { child, pid, pidfd, worked: None, slept: 0 }, channel, stderr }),
         Err(error) => {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
@@ -170,11 +172,15 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it waits for something and has not worked since this was last asked: then it has started up.
+    /// Whether it has started up, as far as can be seen from outside: it and all that it started have slept since the
+    /// last two times that this was asked. Asked at once after the start it would be wrong; the time between two
+    /// questions must be longer than a program that starts sleeps.
     pub(super) fn rests(&mut self) -> bool {
-        let Some((state, worked)) = look(self.child.id()) else { return false };
-        let before = self.worked.replace(worked);
-        state == 'S' && before == Some(worked)
+        let now = family(self.child.id());
+        let slept = now.is_some() && now == self.worked;
+        self.worked = now;
+        self.slept = if slept { self.slept + 1 } else { 0 };
+        self.slept >= 2
     }
 
     /// Readable once it is dead.
@@ -193,13 +199,34 @@ impl Drop for Process {
     }
 }
 
-/// The state of a process (`S` is asleep) and the nanoseconds that it has worked for, both of its first thread.
-fn look(pid: u32) -> Option<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have anything in it.
-    let state = stat.rsplit_once(") ")?.1.chars().next()?;
-    let worked = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    Some((state, worked.split(' ').next()?.parse().ok()?))
+/// So many processes of a handler are looked at.
+const FAMILY_MAX: usize = 64;
+
+/// How many processes it is, with those that it started (a wrapper may wait for the program proper), and how many
+/// nanoseconds they have worked, if all are asleep.
+fn family(pid: u32) -> Option<(usize, u64)> {
+    let mut pids = vec![pid];
+    let mut worked = 0;
+    let mut seen = 0;
+    while let Some(pid) = pids.pop() {
+        seen += 1;
+        let file = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+        // The name, in parentheses, may have anything in it.
+        let stat = file("stat")?;
+        if !stat.rsplit_once(") ")?.1.starts_with('S') {
+            return None;
+        }
+        worked += file("schedstat")?.split(' ').next()?.parse::<u64>().ok()?;
+        // Not every kernel tells whom it started; then the wrapper must do.
+        let children = file(&format!("task/{pid}/children")).unwrap_or_default();
+        pids.extend(
+            children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).take(FAMILY_MAX - pids.len().min(FAMILY_MAX)),
+        );
+        if seen >= FAMILY_MAX {
+            break;
+        }
+    }
+    Some((seen, worked))
 }
 
 fn in_words(status: ExitStatus) -> String {
