@@ -1,126 +1,21 @@
 """The handlers as a server meets them: real processes, real pipes, frames in and frames out."""
-import fcntl
 import json
-import os
 import random
 import re
-import struct
-import subprocess
+import shutil
 import sys
 import tempfile
-import termios
-import threading
 import unittest
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-SECONDS_MAX = 30  # a handler that hangs is killed then, and the test sees its output end
-
-# Data that a program which decodes and encodes it again would change.
-TOUCHY = [
-    b"1e999",
-    b"1.0",
-    b"-0",
-    b"1E+2",
-    b"1234567890123456789012345678901234567890",
-    b"9" * 5_000,
-    rb'"\ud800"',
-    rb'"\u0041\/"',
-    '"ü€😀"'.encode(),
-    b'{"a":1,"a":2,"a":1}',
-    b'{"z":1,"y":2,"a":3}',
-    b' {\t"spaced" :\n[ 1 ,2 ] } ',
-    b"[" * 100 + b"]" * 100,
-    b'"' + b"x" * 200_000 + b'"',
-    b"null",
-    b'""',
-]
+from harness import HERE, TOUCHY, Asker, Process, frame
 
 
 def load_tests(loader, tests, pattern):
     """Adds the tests in the handlers' own folders, so that one command runs all."""
-    tests.addTests(unittest.TestLoader().discover(str(HERE / "chat"), top_level_dir=str(HERE / "chat")))
+    for folder in ("chat",):
+        tests.addTests(unittest.TestLoader().discover(str(HERE / folder), top_level_dir=str(HERE / folder)))
     return tests
-
-
-def frame(body):
-    return struct.pack("<I", len(body)) + body
-
-
-class Process:
-    """A running handler, and our ends of its pipes."""
-
-    def __init__(self, *command):
-        self.errors = tempfile.TemporaryFile()
-        # With PYTHONUNBUFFERED a forgotten flush would go unnoticed.
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-        self.process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env=environment,
-            bufsize=0,
-        )
-        self.watchdog = threading.Timer(SECONDS_MAX, self.process.kill)
-        self.watchdog.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.watchdog.cancel()
-        self.process.kill()
-        self.process.wait()
-        for file in (self.process.stdin, self.process.stdout, self.errors):
-            file.close()
-
-    def write(self, data):
-        view = memoryview(data)
-        while view:
-            view = view[self.process.stdin.write(view) :]
-
-    def write_apart(self, data):
-        """Writes byte by byte, each only when the handler has taken the one before out of the pipe."""
-        for value in data:
-            self.write(bytes([value]))
-            while self.process.poll() is None:
-                (waiting,) = struct.unpack("i", fcntl.ioctl(self.process.stdin, termios.FIONREAD, b"\0" * 4))
-                if waiting == 0:
-                    break
-                os.sched_yield()
-
-    def read(self, size):
-        data = b""
-        while len(data) < size and (more := self.process.stdout.read(size - len(data))):
-            data += more
-        return data
-
-    def frame(self):
-        """The next frame."""
-        prefix = self.read(4)
-        assert len(prefix) == 4, f"the output ended after {prefix!r}; the handler's errors: {self.log()}"
-        (size,) = struct.unpack("<I", prefix)
-        assert size < 1 << 22, f"{prefix!r} is no length"
-        body = self.read(size)
-        assert len(body) == size, f"the output ended in a frame of {size} bytes: {body[:100]!r}"
-        return body
-
-    def line(self):
-        data = b""
-        while not data.endswith(b"\n") and (more := self.process.stdout.read(1)):
-            data += more
-        return data
-
-    def finish(self):
-        """Closes the input; what still comes out, and the exit code."""
-        self.process.stdin.close()
-        rest = self.process.stdout.read()
-        return rest, self.process.wait()
-
-    def log(self):
-        self.errors.seek(0)
-        return self.errors.read().decode(errors="replace")
 
 
 class EchoTest(unittest.TestCase):
@@ -209,29 +104,9 @@ class CountTest(unittest.TestCase):
             self.assertEqual(count.finish(), (b"", 0), count.log())
 
 
-class Chat(Process):
-    """The chat, with a server's words in front."""
-
+class Chat(Asker):
     def __init__(self, *command):
         super().__init__(*(command or [HERE / "chat" / "chat.py"]))
-        self.counter = 0
-
-    def envelope(self, user, data, **origin):
-        """The message id and the frame of a request by `user` with `data` (JSON text)."""
-        self.counter += 1
-        message_id = f"a.example/5f-{self.counter}"
-        origin = {"scope": "client", "user": user, "server": "a.example", "verified": True, "session": 17, **origin}
-        header = json.dumps({"messageId": message_id, "from": origin, "hops": 0}).encode()
-        return message_id, frame(b'{"header":' + header + b',"payload":{"type":"chat","data":' + data + b',"id":"c"}}')
-
-    def ask(self, user, data, **origin):
-        """Sends `data` as `user`; the header and payload of the answer, which must belong to it."""
-        data = data if isinstance(data, bytes) else json.dumps(data).encode()
-        message_id, request = self.envelope(user, data, **origin)
-        self.write(request)
-        answer = json.loads(self.frame())
-        assert answer["header"].pop("inReplyTo") == message_id, answer
-        return answer["header"], answer.get("payload", {}).get("data")
 
 
 class ChatTest(unittest.TestCase):
@@ -337,25 +212,6 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(chat.finish(), (b"", 0), chat.log())
             self.assertEqual(chat.log(), "", f"seed {seed}")
 
-    def test_frames_that_are_no_request_are_skipped(self):
-        frames = [b"", b"{", b"null", b"[]", b"7", b'"x"', b"{}", b'{"header":null}', b'{"header":[]}', b'{"header":{}}',
-                  b"\xff\xfe", b"[" * 100_000, b'{"header":{"status":"good","messageType":"statusReport"},"payload":{}}']
-        with Chat() as chat:
-            for bad in frames:
-                chat.write(frame(bad))
-                with self.subTest(bad=bad[:50]):
-                    self.assertEqual(chat.ask("alice", {"join": "kitchen"})[0]["status"], "0")
-            self.assertEqual(chat.finish(), (b"", 0), chat.log())
-            self.assertEqual(chat.log().count("ignored a frame"), len(frames), chat.log())
-
-    def test_requests_with_fields_missing_cost_only_themselves(self):
-        with Chat() as chat:
-            for rest in [b"", b',"payload":{}', b',"payload":null', b',"payload":[]']:
-                chat.write(frame(b'{"header":{"messageId":"m","from":{"scope":"client","user":"alice","verified":true}}' + rest + b"}"))
-                answer = json.loads(chat.frame())
-                self.assertEqual((answer["header"]["inReplyTo"], answer["header"]["status"]), ("m", "internal"))
-            self.assertEqual(chat.ask("alice", {"join": "kitchen"})[0]["status"], "0")
-
     def test_endless_frame_ends_it_with_a_reason(self):
         with Chat() as chat:
             chat.write(b'{"he')
@@ -377,7 +233,7 @@ class ChatTest(unittest.TestCase):
             chat.Rooms.handle = noisy
             chat.main()
         """
-        with Chat(sys.executable, "-c", stray, HERE / "chat") as chat:
+        with Chat(sys.executable, "-B", "-c", stray, HERE / "chat") as chat:
             self.assertEqual(chat.ask("alice", {"join": "kitchen"})[0]["status"], "0")
             self.assertEqual(chat.finish(), (b"", 0), chat.log())
             for word in ("stray print", "stray write", "stray child"):
@@ -389,17 +245,19 @@ class ManualTest(unittest.TestCase):
 
     def test_handler_in_the_readme_works(self):
         code = re.search(r"```python\n(.*?)```", (HERE / "README.md").read_text(), re.S).group(1)
+        self.assertLessEqual(len(code.splitlines()), 20)
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "upper.py")
             program.write_text(code)
             program.chmod(0o755)
+            shutil.copy(HERE / "python" / "bester.py", folder)
             with Process(program) as upper:
                 upper.write(frame('"grüß"'.encode()))
                 expected = {"header": {"status": "0", "command": "reply"}, "payload": {"data": "GRÜSS"}}
                 self.assertEqual(json.loads(upper.frame()), expected)
                 for data in TOUCHY:
                     upper.write(frame(data))
-                    self.assertEqual(json.loads(upper.frame())["header"]["status"], "0" if data.startswith(b'"') else "1")
+                    self.assertEqual(json.loads(upper.frame())["header"]["status"], "0" if data.startswith(b'"') else "badRequest")
                 self.assertEqual(upper.finish(), (b"", 0), upper.log())
 
     def test_data_in_the_readme_of_the_chat_is_understood(self):

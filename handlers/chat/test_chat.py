@@ -4,7 +4,7 @@ import random
 import unittest
 
 import chat
-from chat import Refused, Rooms, Send
+from chat import Rooms, Send, bester
 
 AT = "2026-05-01T12:00:00Z"
 
@@ -22,7 +22,7 @@ class World:
         """The refusal that `data` is met with."""
         try:
             sends = self.sends(user, data)
-        except Refused as refusal:
+        except bester.Refusal as refusal:
             return refusal
         raise AssertionError(f"{data!r} was not refused but led to {sends}")
 
@@ -40,8 +40,8 @@ class RoomsTest(unittest.TestCase):
 
     def assert_refused(self, user, data, status, part):
         refusal = self.world.refusal(user, data)
-        self.assertEqual(refusal.status, status, f"{data!r}: {refusal.text}")
-        self.assertIn(part, refusal.text)
+        self.assertEqual(refusal.status, status, f"{data!r}: {refusal.data}")
+        self.assertIn(part, refusal.data)
 
     # join
 
@@ -206,7 +206,7 @@ class RoomsTest(unittest.TestCase):
             data = rng.choice([{"join": name}, {"leave": name}, {"who": name}, {"history": name}, {"say": "x", "room": name}])
             try:
                 sends = self.world.sends(user, data)
-            except Refused:
+            except bester.Refusal:
                 continue
             told = f"seed {seed}, step {step}: {user} {data} -> {sends}"
             room = sends[0].data["room"]

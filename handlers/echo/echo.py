@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
 """Echo: whoever sends a message gets its data back, byte for byte. Copy it to start a handler of your own."""
-import struct
+import os
 import sys
 
-BEFORE = b'{"header":{"status":"0","command":"reply"},"payload":{"data":'
-AFTER = b"}}"
+# Where bester.py is, which does all the talking to the server. Not needed once you have copied that beside your handler.
+sys.path.append(os.path.join(os.path.dirname(__file__), "..", "python"))
+import bester
 
-# A frame is four bytes of length, little endian, and then that many bytes. read(n) waits until all n bytes are
-# there; it returns fewer only when the server has closed our input, which means that we should end.
-while len(length := sys.stdin.buffer.read(4)) == 4:
-    (size,) = struct.unpack("<I", length)
-    data = sys.stdin.buffer.read(size)
-    if len(data) < size:
-        break
-    answer = BEFORE + data + AFTER  # never decoded, so nothing in the data can change on its way
-    sys.stdout.buffer.write(struct.pack("<I", len(answer)) + answer)
-    sys.stdout.buffer.flush()
+
+def echo(message: bester.Message) -> bester.Command:
+    return bester.reply(message.raw)  # raw is not decoded, so nothing in it can change on its way
+
+
+bester.serve(echo)

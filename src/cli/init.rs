@@ -35,6 +35,8 @@ const CONFIG: &str = include_str!("init.conf");
 const FILES: &[(&str, bool, &str)] = &[
     (CONFIG_FILE, false, CONFIG),
     ("handlers/README.md", false, include_str!("../../handlers/README.md")),
+    ("handlers/python/README.md", false, include_str!("../../handlers/python/README.md")),
+    ("handlers/python/bester.py", false, include_str!("../../handlers/python/bester.py")),
     ("handlers/echo/README.md", false, include_str!("../../handlers/echo/README.md")),
     ("handlers/echo/echo.py", true, include_str!("../../handlers/echo/echo.py")),
     ("handlers/chat/README.md", false, include_str!("../../handlers/chat/README.md")),
