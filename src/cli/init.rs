@@ -41,6 +41,8 @@ const FILES: &[(&str, bool, &str)] = &[
     ("handlers/echo/echo.py", true, include_str!("../../handlers/echo/echo.py")),
     ("handlers/chat/README.md", false, include_str!("../../handlers/chat/README.md")),
     ("handlers/chat/chat.py", true, include_str!("../../handlers/chat/chat.py")),
+    ("handlers/presence/README.md", false, include_str!("../../handlers/presence/README.md")),
+    ("handlers/presence/presence.py", true, include_str!("../../handlers/presence/presence.py")),
     ("handlers/count/README.md", false, include_str!("../../handlers/count/README.md")),
     ("handlers/count/count.sh", true, include_str!("../../handlers/count/count.sh")),
 ];
