@@ -1,4 +1,5 @@
 """What the tests of handlers need: a running handler with our ends of its pipes, a server's words, and a server's informer."""
+
 import fcntl
 import json
 import os

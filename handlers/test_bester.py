@@ -1,4 +1,5 @@
 """The module python/bester.py: handlers written with it, in processes of their own, and its informer with a server that is ours."""
+
 import json
 import re
 import signal
@@ -45,7 +46,10 @@ class AnswersTest(unittest.TestCase):
                 b'{"header":{"status":"0","command":"sendClients","commandData":["alice","bob"]},"payload":{"data":null}}',
             ),
             (bester.send("bob", 1), b'{"header":{"status":"0","command":"sendClients","commandData":["bob"]},"payload":{"data":1}}'),
-            (bester.send((n for n in "ab"), 1), b'{"header":{"status":"0","command":"sendClients","commandData":["a","b"]},"payload":{"data":1}}'),
+            (
+                bester.send((n for n in "ab"), 1),
+                b'{"header":{"status":"0","command":"sendClients","commandData":["a","b"]},"payload":{"data":1}}',
+            ),
             (
                 bester.send_servers("b.example", 1),
                 b'{"header":{"status":"0","command":"sendServers","commandData":["b.example"]},"payload":{"data":1}}',
@@ -71,7 +75,12 @@ class AnswersTest(unittest.TestCase):
                 self.assertEqual(json.loads(bester._answer_body(answer, 'm"1'))["header"]["inReplyTo"], 'm"1')
 
     def test_data_is_encoded_as_people_read_it(self):
-        for data, expected in [("grüß", '"grüß"'.encode()), ("\ud800", rb'"\ud800"'), (b" 1E2 ", b" 1E2 "), ([1, {"a": None}], b'[1,{"a":null}]')]:
+        for data, expected in [
+            ("grüß", '"grüß"'.encode()),
+            ("\ud800", rb'"\ud800"'),
+            (b" 1E2 ", b" 1E2 "),
+            ([1, {"a": None}], b'[1,{"a":null}]'),
+        ]:
             self.assertEqual(bester.reply(data).data, expected)
 
     def test_mistakes_show_where_they_are_made(self):
@@ -147,9 +156,10 @@ class PlainTest(unittest.TestCase):
                 ("later", internal, "LATER needs an envelope"),
                 ("twice", {"status": "0", "command": "reply"}, "answered already"),
                 ("then", internal, "only with an envelope"),
+                ("x" * (4 << 20), internal, "is too long"),
                 ("fine", {"status": "0", "command": "reply"}, ""),
             ]:
-                with self.subTest(what=what):
+                with self.subTest(what=what[:20]):
                     handler.write(frame(json.dumps(what).encode()))
                     self.assertEqual(json.loads(handler.frame())["header"], header)
                     handler.wait_for(log)  # an answer that is one too many is told after the first
@@ -170,17 +180,21 @@ class PlainTest(unittest.TestCase):
             ]:
                 with self.subTest(data=data[:50]):
                     handler.write(frame(data))
-                    self.assertEqual(json.loads(handler.frame())["payload"]["data"], expected or "the handler has made a mistake; its log says which")
+                    self.assertEqual(
+                        json.loads(handler.frame())["payload"]["data"], expected or "the handler has made a mistake; its log says which"
+                    )
 
     def test_message_has_no_sender(self):
         code = "bester.serve(lambda m: bester.reply([m.local_user, m.user, m.scope, m.verified, m.message_id, m.id, m.type, m.hops]))"
         with plain(code) as handler:
-            handler.write(frame(b'{"header":{"messageId":"m","from":{"scope":"client","user":"alice","verified":true}},"payload":{"data":1}}'))
+            handler.write(
+                frame(b'{"header":{"messageId":"m","from":{"scope":"client","user":"alice","verified":true}},"payload":{"data":1}}')
+            )
             self.assertEqual(json.loads(handler.frame())["payload"]["data"], [None, None, None, False, None, None, None, 0])
 
     def test_large_frames(self):
         data = b'"' + b"x" * 20_000_000 + b'"'
-        with plain("bester.serve(lambda message: bester.reply(message.raw))") as handler:
+        with plain("bester.serve(lambda message: bester.reply(message.raw), answer_bytes_max=1 << 25)") as handler:
             writer = threading.Thread(target=handler.write, args=(frame(data),))
             writer.start()
             prefix = handler.read(4)
@@ -253,7 +267,12 @@ class EnvelopeTest(unittest.TestCase):
             client = ["alice", "alice", "client", "a.example", 17, True, None, "chat", "c", 0]
             self.assertEqual(handler.ask("alice", 1)[1], client)
             # Whoever is not vouched for is nobody.
-            for origin in [{"verified": False}, {"verified": 1}, {"scope": "server", "server": "b.example"}, {"scope": "handler", "type": "x"}]:
+            for origin in [
+                {"verified": False},
+                {"verified": 1},
+                {"scope": "server", "server": "b.example"},
+                {"scope": "handler", "type": "x"},
+            ]:
                 self.assertEqual(handler.ask("alice", 1, **origin)[1][0], None, origin)
             pushed = {"scope": "handler", "type": "presence", "server": "a.example", "verified": True}
             request = {"header": {"messageId": "m", "from": pushed, "hops": 1}, "payload": {"type": "chat", "data": 1}}
@@ -390,6 +409,23 @@ class EnvelopeTest(unittest.TestCase):
             self.assertEqual(handler.finish(), (b"", 0), handler.log())
             self.assertIn("in then", handler.log())
 
+    def test_outcomes_that_may_be_awaited_are_bounded(self):
+        code = """
+            bester.OUTCOMES_MAX = 3
+            def handle(message):
+                try:
+                    message.answer(None, then=print)
+                    bester.push(bester.reply("x" * (5 << 20)), then=print)
+                except RuntimeError as error:
+                    return bester.refuse("full", str(error))
+                except ValueError:
+                    pass  # what was not written is not waited for
+            bester.serve(handle, envelope=True)
+        """
+        with asker(code) as handler:
+            statuses = [handler.ask("alice", 1)[0]["status"] for _ in range(4)]
+            self.assertEqual(statuses, ["0", "0", "0", "full"])
+
     def test_frames_of_later_days_are_skipped(self):
         with asker("bester.serve(lambda message: bester.reply(1), envelope=True)") as handler:
             for later in [{"header": {}}, {"header": {"messageType": "weatherReport"}}, {"header": {"messageType": "statusReport"}}]:
@@ -398,7 +434,18 @@ class EnvelopeTest(unittest.TestCase):
             self.assertEqual(handler.log().count("not known here"), 3, handler.log())
 
     def test_configuration_without_envelope_is_told_and_not_tried_again(self):
-        for data in [b"", b"{", b"7", b'"secret"', b"[]", b"{}", b'{"header":null}', b'{"header":[]}', b"\xff", b'{"header":{"messageId":"m"}}']:
+        for data in [
+            b"",
+            b"{",
+            b"7",
+            b'"secret"',
+            b"[]",
+            b"{}",
+            b'{"header":null}',
+            b'{"header":[]}',
+            b"\xff",
+            b'{"header":{"messageId":"m"}}',
+        ]:
             with self.subTest(data=data), asker("bester.serve(print, envelope=True)") as handler:
                 handler.write(frame(data))
                 self.assertEqual(handler.process.wait(SECONDS_MAX), bester.DO_NOT_RESTART)
@@ -577,7 +624,9 @@ class UnixTest(unittest.TestCase):
             self.assertEqual(json.loads(line.frame())["payload"]["data"], "alice")
 
     def test_exit_in_the_function_ends_the_process(self):
-        with Listening("bester.serve(lambda message: sys.exit(125), transport='unix', path=sys.argv[1])") as handler, handler.connect() as line:
+        with Listening(
+            "bester.serve(lambda message: sys.exit(125), transport='unix', path=sys.argv[1])"
+        ) as handler, handler.connect() as line:
             line.says(1)
             self.assertEqual(handler.process.process.wait(SECONDS_MAX), 125)
 
@@ -707,7 +756,11 @@ class InformerTest(unittest.TestCase):
         self.assertEqual(line.question(), {"type": "watchClients"})
         line.answers(["carol", "alice"])
         self.assertEqual(result(), (["alice", "carol"], []))
-        for type, user, expected in [("online", "bob", (["bob"], [])), ("offline", "alice", ([], ["alice"])), ("online", "alice", (["alice"], []))]:
+        for type, user, expected in [
+            ("online", "bob", (["bob"], [])),
+            ("offline", "alice", ([], ["alice"])),
+            ("online", "alice", (["alice"], [])),
+        ]:
             line.says({"event": {"type": "online", "user": "carol"}})  # is known
             line.says({"event": {"type": "offline", "user": "nobody"}})
             line.says({"event": {"type": "sneezed", "user": "carol"}})

@@ -260,6 +260,21 @@ class ManualTest(unittest.TestCase):
                     self.assertEqual(json.loads(upper.frame())["header"]["status"], "0" if data.startswith(b'"') else "badRequest")
                 self.assertEqual(upper.finish(), (b"", 0), upper.log())
 
+    def test_handler_in_the_readme_without_the_module_works(self):
+        code = re.search(r"```\n(import struct.*?)```", (HERE / "README.md").read_text(), re.S).group(1)
+        with Process(sys.executable, "-c", code) as handler:
+            for data in TOUCHY:
+                handler.write(frame(data))
+                self.assertEqual(handler.frame(), b'{"header":{"status":"0","command":"reply"},"payload":{"data":' + data + b"}}")
+            self.assertEqual(handler.finish(), (b"", 0), handler.log())
+
+    def test_frames_in_the_readme_are_json(self):
+        frames = [line for line in (HERE / "README.md").read_text().splitlines() if line.startswith("{")]
+        self.assertGreaterEqual(len(frames), 11)
+        for text in frames:
+            with self.subTest(text=text):
+                self.assertIsInstance(json.loads(text), dict)
+
     def test_data_in_the_readme_of_the_chat_is_understood(self):
         manual = (HERE / "chat" / "README.md").read_text()
         table = re.search(r"## What to send\n(.*?)\n## ", manual, re.S).group(1)

@@ -3,6 +3,7 @@
 
 Two things happen at once: users ask (handle), and the server tells who comes and goes (follow). Presence is what they share.
 """
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """Who is online: the program with a server's words, and an informer that says who comes and goes."""
+
 import json
 import re
 import unittest

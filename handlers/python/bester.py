@@ -49,6 +49,7 @@ program that you start) prints to standard error, which is the server's log.
 which SIGTERM reaches too (as SystemExit). Call sys.exit(bester.DO_NOT_RESTART) if starting the handler again is of no
 use, because its own configuration is wrong, say; after any other end the server starts it again.
 """
+
 from __future__ import annotations
 
 import io
@@ -67,13 +68,30 @@ from types import FrameType
 from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
 
 __all__ = [
-    "Answer", "Command", "DO_NOT_RESTART", "Informer", "InformerError", "LATER", "Message", "Outcome", "Refusal", "Session",
-    "hand_on", "nothing", "push", "refuse", "reply", "send", "send_servers", "serve",
+    "Answer",
+    "Command",
+    "DO_NOT_RESTART",
+    "Informer",
+    "InformerError",
+    "LATER",
+    "Message",
+    "Outcome",
+    "Refusal",
+    "Session",
+    "hand_on",
+    "nothing",
+    "push",
+    "refuse",
+    "reply",
+    "send",
+    "send_servers",
+    "serve",
 ]
 
 DO_NOT_RESTART = 125
 """The exit code after which the server does not start a handler again, until `bester handler restart TYPE` or a reload."""
 
+ANSWER_BYTES_MAX = 4 << 20  # what the server takes unless its `frameBytesHandler` says otherwise; serve() can be told
 FRAME_BYTES_MAX = 64 << 20  # far more than the server sends unless its `frameBytes` says so; serve() can be told
 DEPTH_MAX = 1_000  # of the server's `depth`, to which Python's own limit of recursion is fitted
 OUTCOMES_MAX = 4_096  # pushes and answers whose outcome may be awaited at once
@@ -167,7 +185,7 @@ class Message:
     type: Optional[str] = None
     """The type of the message."""
     hops: int = 0
-    """How often it has been handed on."""
+    """How many servers it has passed."""
 
     scope: Optional[str] = None
     """Where it comes from: "client", "server" (another server) or "handler" (another handler's push)."""
@@ -210,8 +228,7 @@ class Message:
         that serve() calls. `then` is called with what became of it, which only envelopes make possible."""
         if then is not None and self.message_id is None:
             raise RuntimeError("only with an envelope does the server say what became of an answer")
-        body, identity = _answer_body(answer, self.message_id), _await_outcome(then)
-        self._stream.write(_with_id(body, identity), self)
+        self._stream.write_and(then, _answer_body(answer, self.message_id), self)
 
     def _open(self, frame: bytes, envelope: Dict[str, Any]) -> None:
         """Takes over what the envelope tells. It is the server's, which never leaves out what is indexed here."""
@@ -256,11 +273,13 @@ def serve(
     path: Optional[str] = None,
     background: Optional[Callable[[], object]] = None,
     frame_bytes_max: int = FRAME_BYTES_MAX,
+    answer_bytes_max: int = ANSWER_BYTES_MAX,
 ) -> None:
     """Answers messages with what `handle` returns, until the server wants no more.
 
     `envelope`, `framing` ("length" or "lines") and `transport` ("stdio", "socket" or "unix") are those of the handler's
     configuration. With "unix" we listen at `path`, the configuration's unixDomainSocketPath, until SIGTERM.
+    `answer_bytes_max` is the server's `frameBytesHandler`; what is longer is an error here, where it costs one message.
     """
     if framing not in ("length", "lines"):
         raise ValueError(f'framing is "length" or "lines", not {framing!r}')
@@ -269,7 +288,7 @@ def serve(
     # The server may allow data as deep as Python's own limit.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH_MAX + 1_500))
     source, sink = _keep_channel(transport)
-    open_stream = partial(_Stream, framing=framing, frame_bytes_max=frame_bytes_max)
+    open_stream = partial(_Stream, lines=framing == "lines", frame_bytes_max=frame_bytes_max, answer_bytes_max=answer_bytes_max)
     if path is not None:
         with _Listener(path, handle, envelope, open_stream) as listener:
             _start_background(background)
@@ -294,7 +313,7 @@ def push(*commands: Command, then: Optional[Callable[[Outcome], None]] = None) -
     stream = _pushes.stream
     if stream is None:
         raise RuntimeError("push() works while serve(..., envelope=True) runs on stdio or socket; Informer().push() always does")
-    stream.write(_with_id(_answer_body(commands, None), _await_outcome(then)))
+    stream.write_and(then, _answer_body(commands, None))
 
 
 # Asking the server.
@@ -434,12 +453,13 @@ class Informer:
 class _Stream:
     """A channel to the server: frames in, for one thread, and frames out, for any."""
 
-    def __init__(self, source: int, sink: int, framing: str, frame_bytes_max: int) -> None:
+    def __init__(self, source: int, sink: int, lines: bool, frame_bytes_max: int, answer_bytes_max: int) -> None:
         self.input: BinaryIO = os.fdopen(source, "rb", 1 << 16, closefd=False)
         self.sink = sink
         self.frame_bytes_max = frame_bytes_max
-        self.read = self._read_line if framing == "lines" else self._read_length
-        self.lines = framing == "lines"
+        self.answer_bytes_max = answer_bytes_max
+        self.read = self._read_line if lines else self._read_length
+        self.lines = lines
         self.closed = False
         self.owed = 0  # answers that LATER has promised
         self.lock = threading.Lock()  # whoever writes has it, and the fields above change under it
@@ -485,7 +505,7 @@ class _Stream:
                 if answer is not None:
                     raise TypeError(f"the message was answered already, {answer!r} comes too late; return None or LATER")
                 return None
-            return _answer_body(answer, message.message_id)
+            return self._bounded(_answer_body(answer, message.message_id))
         except Refusal as refusal:
             answer = refusal
         except Exception:  # it should cost one message, not the process
@@ -494,7 +514,7 @@ class _Stream:
         if message._answered:
             return None
         try:
-            return _answer_body(answer, message.message_id)
+            return self._bounded(_answer_body(answer, message.message_id))
         except Exception:  # what the refusal explains is no JSON
             traceback.print_exc()
             return _answer_body(Refusal("internal", None), message.message_id)
@@ -511,7 +531,7 @@ class _Stream:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             # What came may be a user's data, which does not belong into a log.
             _wrong_configuration(
-                f'expected a message in an envelope, got something else ({error!r}); '
+                f"expected a message in an envelope, got something else ({error!r}); "
                 'does this handler have "envelope": true, and the right "framing", in the configuration?'
             )
         payload = envelope.get("payload")
@@ -550,6 +570,23 @@ class _Stream:
             f"a frame {what} cannot be one of the server's: at most {self.frame_bytes_max} bytes are taken; "
             'is the "framing" in the configuration the one that the handler uses?'
         )
+
+    def _bounded(self, body: bytes) -> bytes:
+        if len(body) > self.answer_bytes_max:
+            raise ValueError(f"an answer of {len(body)} bytes is too long, serve(..., answer_bytes_max) is {self.answer_bytes_max}")
+        return body
+
+    def write_and(self, then: Optional[Callable[[Outcome], None]], body: bytes, message: Optional[Message] = None) -> None:
+        """Writes a frame, and has `then` called with what becomes of it."""
+        if then is None:
+            return self.write(self._bounded(body), message)
+        start = b'{"header":{'
+        identity = _await_outcome(then)
+        try:
+            self.write(self._bounded(start + b'"id":' + _encode(identity) + b"," + body[len(start) :]), message)
+        except BaseException:
+            _outcomes.pop(identity, None)
+            raise
 
     def write(self, body: bytes, message: Optional[Message] = None) -> None:
         """Writes a frame: the answer to `message`, of which there may be only one, or a push."""
@@ -785,24 +822,16 @@ def _answer_body(answer: Answer, message_id: Optional[str]) -> bytes:
     return b'{"header":{"status":"0"' + about + b',"commands":[' + commands + b"]}}"
 
 
-def _with_id(body: bytes, identity: Optional[bytes]) -> bytes:
-    """The answer with a header.id, for which the server says what became of it."""
-    start = b'{"header":{'
-    return body if identity is None else start + b'"id":' + identity + b"," + body[len(start) :]
-
-
-def _await_outcome(then: Optional[Callable[[Outcome], None]]) -> Optional[bytes]:
+def _await_outcome(then: Callable[[Outcome], None]) -> str:
     """The header.id under which `then` waits for its outcome."""
     global _outcomes_asked
-    if then is None:
-        return None
     with _outcomes_lock:
         if len(_outcomes) >= OUTCOMES_MAX:
             raise RuntimeError(f"{OUTCOMES_MAX} outcomes are awaited already")
         _outcomes_asked += 1
         identity = str(_outcomes_asked)
         _outcomes[identity] = then
-    return _encode(identity)
+    return identity
 
 
 def _outcome(data: object, header: Dict[str, Any]) -> Outcome:
