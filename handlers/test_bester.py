@@ -469,11 +469,19 @@ class EnvelopeTest(unittest.TestCase):
 
     def test_background_that_fails_at_the_end_does_no_harm(self):
         code = """
-            ends = threading.Event()
+            bester.GRACE_SECONDS = 600
+            ends, failing, wait = threading.Event(), threading.Event(), bester._ended.wait
             def beside():
                 ends.wait()
                 raise KeyError("in the background")
-            bester.serve(lambda message: ends.set(), envelope=True, background=beside)
+            def wait_for_the_end(seconds):
+                failing.set()
+                return wait(seconds)
+            bester._ended.wait = wait_for_the_end
+            def handle(message):
+                ends.set()
+                failing.wait()
+            bester.serve(handle, envelope=True, background=beside)
         """
         with asker(code) as handler:
             handler.sends("alice", 1)
@@ -553,7 +561,7 @@ class Listening:
 
 
 class UnixTest(unittest.TestCase):
-    ECHO = "bester.serve(lambda message: bester.reply(message.raw), transport='unix', path=sys.argv[1])"
+    ECHO = "bester.END_SECONDS = 600; bester.serve(lambda message: bester.reply(message.raw), transport='unix', path=sys.argv[1])"
 
     def echoed(self, data):
         return {"header": {"status": "0", "command": "reply"}, "payload": {"data": data}}
@@ -577,10 +585,11 @@ class UnixTest(unittest.TestCase):
 
     def test_function_is_called_by_one_thread_at_a_time(self):
         code = """
+            import time
             free = threading.Lock()
             def handle(message):
                 assert free.acquire(blocking=False)
-                sum(range(20_000))
+                time.sleep(0.001)
                 free.release()
                 return bester.reply(1)
             bester.serve(handle, transport="unix", path=sys.argv[1])

@@ -97,6 +97,7 @@ DEPTH_MAX = 1_000  # of the server's `depth`, to which Python's own limit of rec
 OUTCOMES_MAX = 4_096  # pushes and answers whose outcome may be awaited at once
 CONNECTIONS_MAX = 4_096  # on a UNIX socket that we listen on: what the server's `inFlight` can be at most
 END_SECONDS = 4.0  # how long answers that are owed may take at the end; the server's `stopSeconds` is 5
+GRACE_SECONDS = 1.0  # how long the main thread may take to its end when the thread in the background has failed
 DIGITS_MAX = 4_300  # longer whole numbers become floats, which may be inf: Python's int() is too slow for them, and refuses
 
 
@@ -885,7 +886,7 @@ def _start_background(function: Optional[Callable[[], object]]) -> None:
         except BaseException:
             # A server that stops closes one thing after the other. If this was about one of them, the main thread is at
             # its end very soon.
-            if not _ended.wait(1.0):
+            if not _ended.wait(GRACE_SECONDS):
                 traceback.print_exc()
                 os._exit(1)
 
