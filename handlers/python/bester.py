@@ -805,10 +805,10 @@ def _names(names: Union[str, Iterable[str]]) -> List[str]:
 def _answer_body(answer: Answer, message_id: Optional[str]) -> bytes:
     """The JSON text of an answer, or of a push if it belongs to no message."""
     about = b"" if message_id is None else b',"inReplyTo":' + _encode(message_id)
+    if isinstance(answer, (list, tuple)) and len(answer) == 1:
+        answer = answer[0]
     if answer is None:
         answer = nothing()
-    elif isinstance(answer, (list, tuple)) and len(answer) == 1:
-        answer = answer[0]
     if isinstance(answer, Command):
         payload = b"" if answer.data is None else b',"payload":{"data":' + answer.data + b"}"
         return b'{"header":{"status":"0"' + about + b"," + answer.order + b"}" + payload + b"}"
