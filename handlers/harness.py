@@ -43,10 +43,11 @@ def frame(body):
 class Process:
     """A running handler, and our ends of its pipes; or of a socket on its descriptor 3."""
 
-    def __init__(self, *command, informer=None, on_descriptor_3=False):
+    def __init__(self, *command, informer=None, on_descriptor_3=False, **variables):
         self.errors = tempfile.TemporaryFile()
         # With PYTHONUNBUFFERED a forgotten flush would go unnoticed.
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONUNBUFFERED", "BESTER_INFORMER")}
+        environment.update(variables)
         if informer is not None:
             environment["BESTER_INFORMER"] = informer.path
         command = [str(part) for part in command]

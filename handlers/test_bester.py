@@ -257,6 +257,14 @@ class PlainTest(unittest.TestCase):
 
 
 class EnvelopeTest(unittest.TestCase):
+    def test_what_clients_write_is_no_envelope(self):
+        code = "bester.serve(lambda message: bester.reply(1), envelope=True)"
+        with plain(code, BESTER_TYPE="x") as handler:
+            self.assertEqual(handler.process.wait(SECONDS_MAX), bester.DO_NOT_RESTART)
+            self.assertIn('"envelope": true', handler.log())
+        with asker(code, BESTER_TYPE="x", BESTER_ENVELOPE="1") as handler:
+            self.assertEqual(handler.ask("alice", 1)[1], 1)
+
     def test_message_says_where_it_comes_from(self):
         code = """
             def handle(m):

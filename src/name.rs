@@ -179,9 +179,16 @@ pub struct HandlerId {
     /// The type.
     pub route: RouteId,
     /// `BESTER_INSTANCE`.
-    pub instance: usize,
+    pub instance: u32,
     /// Which start of that instance.
     pub start: StartId,
+}
+
+impl HandlerId {
+    /// The instance's place in tables that are kept by instance.
+    pub fn place(self) -> usize {
+        self.instance as usize
+    }
 }
 
 #[cfg(test)]

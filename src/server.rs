@@ -114,8 +114,12 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
                 if order.is_err() {
                     break;
                 }
-                // What came of it is in the log.
-                let _ = server.reload.reload(&server.roster);
+                let (reload, roster) = (Arc::clone(&server.reload), Arc::clone(&server.roster));
+                // On a thread of its own, so that an order to stop is heard meanwhile. What came of it is in the log.
+                let body = move || _ = reload.reload(&roster);
+                if let Err(error) = crate::thread::spawn("reload", STACK_BYTES, body) {
+                    warn!("the configuration is not reloaded: {error}");
+                }
             }
         }
     }

@@ -29,7 +29,8 @@ message is handled as if nothing had happened.
 
 **Who is speaking.** With `"envelope": true` in the configuration and serve(handle, envelope=True) a message tells where it
 comes from: see Message. Believe `message.local_user`; a name inside the data is only what somebody claims. The two must
-agree: a handler that takes envelopes and is configured without them ends with DO_NOT_RESTART.
+agree, or clients could write envelopes of their own: the server says BESTER_ENVELOPE=1 to those that it sends envelopes,
+and a handler that takes them and is not told so ends with DO_NOT_RESTART.
 
 **Later.** With envelopes, return LATER to answer when you are ready, from any thread: message.answer(bester.reply(...)).
 Mind the deadline (`timeoutSeconds`). Your function is never called by two threads at once.
@@ -286,6 +287,9 @@ def serve(
         raise ValueError(f'framing is "length" or "lines", not {framing!r}')
     if transport not in ("stdio", "socket", "unix") or (transport == "unix") != (path is not None):
         raise ValueError('transport is "stdio", "socket", or "unix" with a path')
+    if envelope and "BESTER_TYPE" in os.environ and os.environ.get("BESTER_ENVELOPE") != "1":
+        print('this handler takes envelopes: give it "envelope": true in the configuration', file=sys.stderr)
+        sys.exit(DO_NOT_RESTART)
     # The server may allow data as deep as Python's own limit.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH_MAX + 1_500))
     source, sink = _keep_channel(transport)

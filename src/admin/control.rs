@@ -86,7 +86,7 @@ impl Control {
             "accountsChanged" => self.accounts_changed(&question).map(|()| Value::Null),
             "restartHandler" => self.restart_handler(&question).map(|()| Value::Null),
             "reload" => self.reload.reload(&self.roster),
-            "reloadDryRun" => self.reload.dry_run(),
+            "reloadDryRun" => self.reload.dry_run(&self.roster),
             _ => {
                 Err("there is no such command; there are status, handlers, accountsChanged, restartHandler, reload and reloadDryRun".into())
             }

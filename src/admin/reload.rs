@@ -6,16 +6,16 @@ use log::{info, warn};
 use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 
-/// The configuration that is in force, as far as it can change.
+/// What the server was started with. The handlers have changed since; the roster knows what is in force.
 #[derive(Debug)]
 pub struct Reload {
-    config: Mutex<Config>,
+    started: Mutex<Config>,
 }
 
 impl Reload {
-    /// Begins with what the server was started with.
+    /// For a server that was started with this.
     pub fn new(config: Config) -> Reload {
-        Reload { config: Mutex::new(config) }
+        Reload { started: Mutex::new(config) }
     }
 
     /// Reads the file again and applies what changed. Gives each key that changed, in the order of the file's blocks,
@@ -25,17 +25,16 @@ impl Reload {
     /// The file, or what it names, has mistakes: all of them, and nothing is changed.
     pub fn reload(&self, roster: &Roster) -> Result<Value, String> {
         // One at a time, also while handlers are replaced.
-        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = read(&current).inspect_err(|mistakes| warn!("the configuration is not reloaded: {mistakes}"))?;
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = read(&started).inspect_err(|mistakes| warn!("the configuration is not reloaded: {mistakes}"))?;
         let mut changes: Vec<Value> = Vec::new();
-        for key in config::fixed_changes(&current, &next) {
+        for key in config::fixed_changes(&started, &next) {
             changes.push(change(&key, "needs a restart of the server"));
         }
         for (kind, done) in roster.apply(&next.handlers) {
             let done = done.map_or_else(|why| format!("failed: {why}"), str::to_owned);
             changes.push(change(&format!("handlers.typeMap.{kind}"), &done));
         }
-        current.handlers = next.handlers;
         for change in &changes {
             info!("reloaded: {}: {}", change["key"].as_str().unwrap_or(""), change["done"].as_str().unwrap_or(""));
         }
@@ -47,12 +46,12 @@ impl Reload {
     ///
     /// # Errors
     /// As of [`Reload::reload`].
-    pub fn dry_run(&self) -> Result<Value, String> {
-        let current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = read(&current)?;
-        let fixed = config::fixed_changes(&current, &next);
+    pub fn dry_run(&self, roster: &Roster) -> Result<Value, String> {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = read(&started)?;
+        let fixed = config::fixed_changes(&started, &next);
         let fixed = fixed.iter().map(|key| change(key, "would need a restart of the server"));
-        let handlers = config::handler_changes(&current.handlers, &next.handlers);
+        let handlers = config::handler_changes(&roster.configured(), &next.handlers);
         let handlers = handlers.iter().map(|(kind, done)| change(&format!("handlers.typeMap.{kind}"), done));
         Ok(fixed.chain(handlers).collect())
     }
@@ -62,8 +61,8 @@ fn change(key: &str, done: &str) -> Value {
     json!({ "key": key, "done": done })
 }
 
-fn read(current: &Config) -> Result<Config, String> {
-    let next = Config::load(&current.file).map_err(|mistakes| mistakes.to_string())?;
+fn read(started: &Config) -> Result<Config, String> {
+    let next = Config::load(&started.file).map_err(|mistakes| mistakes.to_string())?;
     let problems = config::problems(&next);
     if problems.is_empty() {
         return Ok(next);

@@ -13,8 +13,8 @@ changed. If there is a mistake in it, all mistakes are printed and nothing is ch
 
 Handlers are added, removed and replaced without losing a message: the new program is started, takes
 over when it has started up, and the old one ends when it has answered what it was asked. Handlers
-that did not change keep running, and nobody is disconnected. All other keys wait for the next
-start of the server. SIGHUP does the same; what came of it is in the log then.
+that did not change keep running, those that were given up as broken are started again, and nobody
+is disconnected. All other keys wait for the next start of the server. SIGHUP does the same; what came of it is in the log then.
 
 Options:
   -c, --config FILE the configuration (bester.conf)

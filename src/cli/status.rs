@@ -1,6 +1,6 @@
 //! `bester status`: what goes on in the running server.
 
-use super::{Failure, control, no_free_arguments, output, parse, print};
+use super::{Failure, control, no_free_arguments, parse, print};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,9 +44,8 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let ask = |kind| control::ask(&config, kind, &Value::Null, control::AT_ONCE).map_err(|error| error.into_failure(&config));
     let status = joined(ask("status")?, ask("handlers")?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    output(|out| {
-        Ok(if matches.opt_present("json") { writeln!(out, "{status}")? } else { out.write_all(in_words(&status, now).as_bytes())? })
-    })
+    let text = if matches.opt_present("json") { format!("{status}\n") } else { in_words(&status, now) };
+    print(&text)
 }
 
 /// What the dispatcher knows of each instance, with what its keeper knows.

@@ -29,29 +29,28 @@ impl Dispatcher {
         if self.stopping || !self.routes.knows(handler.route) {
             return;
         }
+        let named = in_reply_to(answer).map(|text| self.request_of(text));
         // Otherwise it is an answer of a start that was given up, and what it was asked has its report.
         let Some(start) = self.routes.get(handler.route).start(handler) else { return };
         let form = start.form;
-        let id = if form.per_message {
-            request
-        } else if form.envelope {
-            match in_reply_to(answer) {
-                Some(text) => self.request_of(text),
-                None => return self.pushed(now, handler.route, Told::Handler(handler, form.framing), answer, effects),
-            }
+        let request = if form.in_order() {
+            start.under_way.pop_front()
+        } else if form.per_message {
+            request.and_then(|id| start.take(id))
         } else {
-            match start.under_way.front() {
-                Some(request) => Some(request.id),
-                None => return self.replace(now, handler, "gave an answer that nobody had asked for", effects),
+            named.flatten().and_then(|id| start.take(id))
+        };
+        let Some(request) = request else {
+            if form.in_order() {
+                return self.replace(now, handler, "gave an answer that nobody had asked for", effects);
             }
+            if !form.per_message && named.is_none() {
+                return self.pushed(now, handler.route, Told::Handler(handler, form.framing), answer, effects);
+            }
+            let words = "answered a request that is not under way (late, or header.inReplyTo is wrong); dropped";
+            return self.routes.get(handler.route).complain(now, words);
         };
-        let route = self.routes.get(handler.route);
-        let Some(request) = id.and_then(|id| route.take(handler, id)) else {
-            return route.complain(now, "answered a request that is not under way (late, or header.inReplyTo is wrong); dropped");
-        };
-        if let Some(start) = route.start(handler) {
-            start.answered = Some(now);
-        }
+        start.answered = Some(now);
         let told = if form.is_told_outcomes() { Told::Handler(handler, form.framing) } else { Told::Nobody };
         self.carry_out(now, handler.route, told, &request, answer, effects);
         self.request_done(request.message, effects);

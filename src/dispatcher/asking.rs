@@ -122,7 +122,8 @@ impl Dispatcher {
         message: String,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(request) = self.routes.get(handler.route).take(handler, id) {
+        let request = self.routes.get(handler.route).start(handler).and_then(|start| start.take(id));
+        if let Some(request) = request {
             self.request_failed(handler.route, request.message, Failure::Reason(reason, message), effects);
             self.answered_one(now, handler, effects);
         }
@@ -134,7 +135,7 @@ impl Dispatcher {
         if !route.leaving.is_empty() && route.leaving.iter().any(|start| start.id == handler && start.under_way.is_empty()) {
             effects.push(Effect::Retire(handler));
         }
-        self.pump(now, handler.route, handler.instance, effects);
+        self.pump(now, handler.route, handler.place(), effects);
     }
 
     /// Notes why (a part of) a message came to nothing; what is noted first is what is reported.

@@ -18,14 +18,14 @@ impl Dispatcher {
             return effects.push(Effect::Retire(id));
         }
         let route = self.routes.get(id.route);
-        if id.instance >= route.lanes.len() {
+        if id.place() >= route.lanes.len() {
             // There are fewer by now.
             return effects.push(Effect::Retire(id));
         }
         info!("{} is up", name(route, id.instance));
         // Whoever starts handlers says when one has ended: one that is still here is being replaced.
-        retire(route.leaves(id.instance), effects);
-        let lane = &mut route.lanes[id.instance];
+        retire(route.leaves(id.place()), effects);
+        let lane = &mut route.lanes[id.place()];
         lane.up = Some(Start::new(id, form));
         lane.down = Down::default();
         self.pump_all(now, id.route, effects);
@@ -38,7 +38,7 @@ impl Dispatcher {
         let route = self.routes.get(id.route);
         let was_leaving = route.leaving.iter().any(|start| start.id == id);
         let start = route.take_start(id);
-        if let Some(lane) = route.lanes.get_mut(id.instance).filter(|lane| lane.up.is_none() && !was_leaving) {
+        if let Some(lane) = route.lanes.get_mut(id.place()).filter(|lane| lane.up.is_none() && !was_leaving) {
             lane.down = Down { reason: for_good.unwrap_or(reason).to_owned(), for_good: for_good.is_some() };
         }
         if let Some(start) = start {
@@ -143,7 +143,7 @@ fn retire(left: Option<(HandlerId, bool)>, effects: &mut Vec<Effect>) {
 }
 
 /// How the log calls an instance.
-fn name(route: &Route, instance: usize) -> String {
+fn name(route: &Route, instance: u32) -> String {
     match route.lanes.len() {
         1 => format!("handler {}", route.config.kind),
         _ => format!("handler {} (instance {instance})", route.config.kind),

@@ -5,7 +5,7 @@
 use super::lane::{Lane, Start};
 use super::requests::Waiting;
 use crate::logging::Quota;
-use crate::name::{ConnId, HandlerId, RequestId, RouteId, TypeName};
+use crate::name::{ConnId, HandlerId, RouteId, TypeName};
 use foldhash::HashMap;
 use log::warn;
 use std::fmt::Display;
@@ -178,13 +178,13 @@ impl Route {
         let Some(up) = self.lanes.get(place).and_then(|lane| lane.up.as_ref()) else { return false };
         // What a stream answers in order is answered before the next start gets anything: otherwise a message could
         // overtake the one before it.
-        let held = || self.leaving.iter().any(|start| start.id.instance == place && start.form.in_order() && !start.under_way.is_empty());
+        let held = || self.leaving.iter().any(|start| start.id.place() == place && start.form.in_order() && !start.under_way.is_empty());
         up.has_room() && (self.leaving.is_empty() || !held())
     }
 
     /// A start that can be asked, or that still answers.
     pub(super) fn start(&mut self, id: HandlerId) -> Option<&mut Start> {
-        let up = self.lanes.get_mut(id.instance).and_then(|lane| lane.up.as_mut());
+        let up = self.lanes.get_mut(id.place()).and_then(|lane| lane.up.as_mut());
         match up {
             Some(start) if start.id == id => Some(start),
             _ => self.leaving.iter_mut().find(|start| start.id == id),
@@ -193,7 +193,7 @@ impl Route {
 
     /// The same, and it is gone.
     pub(super) fn take_start(&mut self, id: HandlerId) -> Option<Start> {
-        let up = self.lanes.get_mut(id.instance).and_then(|lane| lane.up.take_if(|start| start.id == id));
+        let up = self.lanes.get_mut(id.place()).and_then(|lane| lane.up.take_if(|start| start.id == id));
         up.or_else(|| self.leaving.iter().position(|start| start.id == id).map(|place| self.leaving.swap_remove(place)))
     }
 
@@ -232,11 +232,6 @@ impl Route {
         self.lane_of.retain(|_, lane| *lane < lanes);
         self.lanes.resize_with(lanes, Lane::default);
         gone.into_iter().flat_map(|lane| lane.waiting).collect()
-    }
-
-    /// Takes out a request that was asked, if it is still under way.
-    pub(super) fn take(&mut self, id: HandlerId, request: RequestId) -> Option<super::requests::Request> {
-        self.start(id)?.take(request)
     }
 
     /// Says in the log what is wrong with an answer.

@@ -326,7 +326,7 @@ impl Keeper {
     /// Makes this start known to the dispatcher; only then are answers read.
     fn attach(&mut self) -> io::Result<()> {
         let config = &self.spec.config;
-        let id = HandlerId { route: self.spec.route, instance: self.spec.instance, start: self.start };
+        let id = HandlerId { route: self.spec.route, instance: self.spec.instance as u32, start: self.start };
         let Some(running) = &mut self.running else { return Ok(()) };
         let Some(ends) = running.channel.take() else { return Ok(()) };
         let form = Form {
@@ -401,28 +401,29 @@ impl Keeper {
         if *next != Next::Ends {
             self.handle.record.died(Death::now(logged.clone(), last_words));
         }
+        if self.trial.is_some() {
+            // The dispatcher has not heard of it, and the one whose place it should have taken still counts.
+            warn!("handler {kind} {logged}{printed}; it was to take the place of another");
+            return self.trial_ends(Trial::Failed(told));
+        }
         let again = format!("bester handler restart {kind}");
+        let (times, within) = (DEATHS_MAX, DEATHS_WITHIN.as_secs());
         match next {
             Next::Ends => info!("handler {kind} has ended: {logged}"),
             Next::Held => warn!("handler {kind} {logged}{printed}"),
             Next::StartsIn(delay) => warn!("handler {kind} {logged}{printed}; it will be started again in {} s", delay.as_secs()),
-            Next::AskedNotTo => error!("handler {kind} {logged}{printed}; that says not to start it again until: {again}"),
+            Next::AskedNotTo => error!("handler {kind} {logged}{printed}; that says not to start it again; this does: {again}"),
             Next::Broken => error!(
-                "handler {kind} {logged}{printed}; it is broken, for it died {DEATHS_MAX} times within {} s without a good answer: \
-                 messages for it are refused until: {again}",
-                DEATHS_WITHIN.as_secs()
+                "handler {kind} {logged}{printed}; it is broken, for it died {times} times within {within} s without a good answer: \
+                 its messages are refused until: {again}"
             ),
-        }
-        if self.trial.is_some() {
-            // The dispatcher has not heard of it, and the one whose place it should have taken still counts.
-            return self.trial_ends(Trial::Failed(told));
         }
         let for_good = match next {
             Next::StartsIn(_) | Next::Held | Next::Ends => None,
             Next::AskedNotTo => Some(format!("it {told}, which says not to start it again until its operator does")),
-            Next::Broken => Some(format!("it is broken until its operator starts it again (it died {DEATHS_MAX} times, and {told} last)")),
+            Next::Broken => Some(format!("it is broken until its operator starts it again (it died {times} times, and {told} last)")),
         };
-        let id = HandlerId { route: self.spec.route, instance: self.spec.instance, start: self.start };
+        let id = HandlerId { route: self.spec.route, instance: self.spec.instance as u32, start: self.start };
         let _ = self.spec.inbound.send(Inbound::One(Event::HandlerDown { id, reason: told, for_good })); // nobody listens at the end of the server
     }
 

@@ -129,6 +129,10 @@ fn set_environment(command: &mut Command, birth: &Birth<'_>, program: &Program, 
     command.envs(&program.environment);
     command.env("BESTER_TYPE", birth.kind.as_str()).env("BESTER_SERVER", birth.server.as_str());
     command.env("BESTER_INSTANCE", birth.instance.to_string()).env("BESTER_INFORMER", &birth.handler.informer_socket);
+    if birth.handler.envelope {
+        // A handler that takes plain data for envelopes would let clients write envelopes of their own.
+        command.env("BESTER_ENVELOPE", "1");
+    }
 }
 
 /// Its end for reading, and its end for writing. A program may open its descriptors once more by their names in `/dev` if

@@ -1,6 +1,7 @@
 //! What is told of an instance of a handler: how it is, and how it died the last times. Written by its keeper, read by
 //! whoever answers the operator.
 
+use super::supervisor::FAILED;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,6 +67,11 @@ impl Record {
             entries.deaths.pop_front();
         }
         entries.deaths.push_back(death);
+    }
+
+    /// Whether it is not started again by itself.
+    pub(super) fn has_failed(&self) -> bool {
+        self.lock().state == FAILED
     }
 
     /// When it was last started.

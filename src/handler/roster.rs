@@ -135,10 +135,9 @@ impl Roster {
     }
 
     /// Has the handlers that the configuration has now: new types are started, those that are gone end, those that
-    /// changed are replaced. Gives for each that changed what was done, or what could not be done, in words.
+    /// changed are replaced, those that were given up are started again. Gives for each that changed what was done, or what could not be done, in words.
     pub fn apply(&self, handlers: &BTreeMap<TypeName, Handler>) -> Vec<(TypeName, Result<&'static str, String>)> {
-        let before: BTreeMap<TypeName, Handler> =
-            self.lock().types.iter().map(|(kind, entry)| (kind.clone(), entry.config.clone())).collect();
+        let before = self.configured();
         let mut done = Vec::new();
         for kind in before.keys().filter(|kind| !handlers.contains_key(*kind)) {
             self.remove(kind);
@@ -147,11 +146,24 @@ impl Roster {
         for (kind, config) in handlers {
             match before.get(kind) {
                 None => done.push((kind.clone(), self.add(kind, config, true).map(|()| "added").map_err(|failed| failed.to_string()))),
+                Some(before) if before == config && self.has_failed(kind) => {
+                    done.push((kind.clone(), self.replace(kind, config).map(|()| "started again")));
+                }
                 Some(before) if before == config => {}
                 Some(before) => done.push((kind.clone(), self.change(kind, before, config))),
             }
         }
         done
+    }
+
+    /// The handlers that there are, as they are configured.
+    pub fn configured(&self) -> BTreeMap<TypeName, Handler> {
+        self.lock().types.iter().map(|(kind, entry)| (kind.clone(), entry.config.clone())).collect()
+    }
+
+    /// Whether an instance of a type is not started again by itself.
+    fn has_failed(&self, kind: &TypeName) -> bool {
+        self.lock().types.get(kind).is_some_and(|entry| entry.instances.iter().any(|handle| handle.record().has_failed()))
     }
 
     /// What is to be watched: for each type with `watch`, the files of its program.
@@ -301,7 +313,7 @@ impl Roster {
             let Some(spec) = self.spec(kind, Some((instance, config))) else { return Err(self.no_such_type(kind)) };
             self.replace_one(spec).map_err(|why| {
                 warn!("handler {kind} is not replaced: the new one {why}");
-                format!("the new one {why}; what was running goes on")
+                format!("the new one {why}; nothing was changed")
             })?;
         }
         if let Some(entry) = self.lock().types.get_mut(kind) {

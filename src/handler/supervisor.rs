@@ -29,6 +29,8 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 pub(super) const DEATHS_MAX: usize = 5;
 /// ... within this time, and it is broken.
 pub(super) const DEATHS_WITHIN: Duration = Duration::from_secs(60);
+/// What [`Supervisor::state`] says of one that is not started again by itself.
+pub(super) const FAILED: &str = "failed";
 /// Between two starts.
 pub(super) const STARTS_APART: Duration = Duration::from_secs(1);
 
@@ -165,7 +167,7 @@ impl Supervisor {
             State::Ready => "ready",
             State::Answering => "answering",
             State::Closed(_) | State::Draining(_) => "draining",
-            State::Failed => "failed",
+            State::Failed => FAILED,
             State::Ended => "ended",
         }
     }

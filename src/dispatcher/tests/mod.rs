@@ -129,7 +129,7 @@ impl World {
     }
 
     fn end(&mut self, id: HandlerId) -> &mut HandlerEnd {
-        let place = ENDS.iter().position(|(kind, instance, _)| (*kind, *instance) == (id.route.index(), id.instance));
+        let place = ENDS.iter().position(|(kind, instance, _)| (*kind, *instance) == (id.route.index(), id.place()));
         &mut self.handlers[place.expect("an instance of this world")]
     }
 

@@ -84,7 +84,7 @@ impl Handler<'_> {
 
     pub(super) fn id(&mut self) -> HandlerId {
         let (route, instance, _) = ENDS[self.place];
-        HandlerId { route: RouteId(route as u32), instance, start: StartId(self.end().start) }
+        HandlerId { route: RouteId(route as u32), instance: instance as u32, start: StartId(self.end().start) }
     }
 
     /// A new start is up, in the place of the one before if that has not died.

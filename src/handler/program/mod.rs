@@ -146,8 +146,16 @@ impl Handler {
     /// the handler starts may take one away.
     ///
     /// # Errors
-    /// There is no standard input, output or error; there is no descriptor 3; it cannot be listened at the path.
+    /// The server sends data alone and this handler takes envelopes (the server says `BESTER_ENVELOPE=1` to those that it
+    /// sends envelopes): clients could write envelopes of their own. There is no standard input, output or error; there is
+    /// no descriptor 3; it cannot be listened at the path.
     pub fn open(self) -> io::Result<(Messages, Outbox)> {
+        let (started, told) =
+            (std::env::var_os("BESTER_TYPE").is_some(), std::env::var_os("BESTER_ENVELOPE").is_some_and(|told| told == "1"));
+        if self.form == Form::Envelope && started && !told {
+            let words = "this handler takes envelopes: give it \"envelope\": true in the configuration";
+            return Err(io::Error::new(ErrorKind::InvalidInput, words));
+        }
         let stdio = take_stdio()?;
         match &self.channel {
             Channel::Stdio => Ok(self.over(stdio.0, stdio.1)),
