@@ -167,3 +167,23 @@ fn an_informer_lies_where_it_is_configured_and_is_private() {
         assert!(!home.path().join(path).exists(), "{path} was left behind");
     }
 }
+
+#[test]
+fn who_comes_and_goes_is_told_to_those_who_watch() {
+    let (server, [alice, again, _bob]) = people();
+    let mut watcher = informer(&server);
+    assert_eq!(asks(&mut watcher, &json!({ "type": "watchClients" })), json!(["alice", "bob"]));
+    let mut other = informer(&server);
+    let carol = server.log_in("carol");
+    let event = |kind: &str, user: &str| json!({ "event": { "type": kind, "user": user } });
+    assert_eq!(watcher.gets_json(), event("online", "carol"));
+    drop(carol);
+    assert_eq!(watcher.gets_json(), event("offline", "carol"));
+    // One session of two is nothing to tell.
+    drop(again);
+    crate::fault::until("one session less", || (asks(&mut other, &json!({ "type": "serverInfo" }))["clientCount"] == "2").then_some(()));
+    assert_eq!(asks(&mut watcher, &json!({ "type": "isClient", "data": "alice" })), true);
+    drop(alice);
+    assert_eq!(watcher.gets_json(), event("offline", "alice"));
+    other.got_nothing();
+}

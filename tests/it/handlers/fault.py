@@ -85,6 +85,10 @@ class Steps:
         """Which connection this is."""
         self.reply(self.channel.number)
 
+    def outcome(self):
+        """Replies with the next frame, which tells what became of something that was said with an id."""
+        self.reply(json.loads(self.channel.read()))
+
     def fill(self, size):
         self.reply("x" * size)
 
