@@ -55,6 +55,7 @@ fn every_transport_framing_and_form_works() {
         (&["socket", "lines", "envelope"], r#""transport": "socket", "framing": "lines", "envelope": true"#),
         (&["envelope"], r#""envelope": true"#),
         (&["listen=u"], each),
+        (&["listen=u", "batched"], each),
         (&["listen=u", "lines"], &format!(r#"{each}, "framing": "lines""#)),
         (&["listen=u", "envelope"], &format!(r#"{kept}, "envelope": true"#)),
     ] {
@@ -76,6 +77,10 @@ fn every_transport_framing_and_form_works() {
         server.wait_for("as it was told to");
         alice.sends_message("x", r#"["online",["alice","carol"]]"#, "m");
         assert_eq!(delivery(&mut alice), json!([true, false]));
+        good(&mut alice, "m");
+        // Messages are nothing that a child of it could read.
+        alice.sends_message("x", r#"["child",[]]"#, "m");
+        assert_eq!(delivery(&mut alice), 0);
         good(&mut alice, "m");
         // What it prints is in the log, and harms nothing.
         server.wait_for("handler x: somebody speaks: ");

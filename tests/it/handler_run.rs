@@ -6,6 +6,7 @@ use crate::world::{BESTER, Finished, Home, PATIENCE};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
 
 /// Runs the handler `x` with these lines.
@@ -121,6 +122,10 @@ fn a_death_is_told_with_how_it_came() {
     let finished = run(&home("", ""), &[], &[r#"[["reply",1]]"#, r#"[["fork"],["exit",4]]"#]);
     shows(&finished, 69, &["ended        exited with status 4"]);
     assert!(began.elapsed() < PATIENCE);
+    // Not even what has left its group, and lives longer than an answer may take.
+    let left = Home::new(r#""x": { "handlerBinary": "leave", "timeoutSeconds": 5 },"#, "", &[]);
+    left.program("leave", "#!/bin/sh\nsetsid sleep 30 &\nexit 3\n");
+    shows(&run(&left, &[], &["1"]), 69, &["over         the handler exited with status 3"]);
 }
 
 #[test]
@@ -186,10 +191,31 @@ fn an_envelope_is_what_a_server_would_send() {
     shows(&finished, 65, &lines);
 }
 
+#[test]
+fn an_answer_with_an_id_gets_its_report() {
+    let words = r#""envelope", "threads""#;
+    let program = json!(example("handler-of-tests"));
+    let home = Home::new(&format!(r#""x": {{ "handlerBinary": {program}, "arguments": [{words}], "envelope": true }},"#), "", &[]);
+    let finished = run(&home, &["-u", "bob"], &["1", "2"]);
+    shows(&finished, 0, &["[1] server   delivers to bob, carol; after ", "[2] server   replies; after "]);
+    assert_eq!(finished.stderr, "x: a-1 reached 1\n");
+}
+
+#[test]
+fn a_program_that_listens_is_ended_by_a_signal_at_once() {
+    for connection in ["perMessage", "persistent"] {
+        let home = home(r#""unix=u""#, &format!(r#""unixDomainSocketPath": "u", "connection": "{connection}", "stopSeconds": 60"#));
+        let finished = run(&home, &[], &[r#"[["reply",1]]"#]);
+        shows(&finished, 0, &["[1] server   replies; after ", "ended        was ended by signal 15 (SIGTERM)"]);
+        assert!(!finished.stdout.contains("has not ended"), "{finished:?}");
+        assert!(!home.path().join("u").exists(), "its socket is not left behind");
+    }
+}
+
 /// A run whose input stays open.
 struct Typed {
     child: Child,
-    shown: BufReader<std::process::ChildStdout>,
+    shown: Receiver<String>,
 }
 
 impl Typed {
@@ -197,7 +223,10 @@ impl Typed {
         let mut command = Command::new(BESTER);
         command.args(["handler", "run", "x"]).current_dir(home.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("bester runs");
-        let shown = BufReader::new(child.stdout.take().expect("a pipe"));
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (show, shown) = mpsc::channel();
+        let body = move || lines.map_while(Result::ok).try_for_each(|line| show.send(line));
+        std::thread::Builder::new().spawn(body).expect("a thread");
         Typed { child, shown }
     }
 
@@ -205,15 +234,15 @@ impl Typed {
         writeln!(self.child.stdin.as_ref().expect("a pipe"), "{line}").expect("a run that reads");
     }
 
-    /// Reads until a line begins like that.
+    /// Waits for a line that begins like that.
     #[track_caller]
     fn shows(&mut self, beginning: &str) -> String {
-        let mut all = String::new();
+        let mut before = Vec::new();
         loop {
-            let start = all.len();
-            assert!(self.shown.read_line(&mut all).expect("a line") > 0, "{beginning:?} is not in:\n{all}");
-            if all[start..].starts_with(beginning) {
-                return all[start..].to_owned();
+            match self.shown.recv_timeout(PATIENCE) {
+                Ok(line) if line.starts_with(beginning) => return line,
+                Ok(line) => before.push(line),
+                Err(_) => panic!("{beginning:?} does not come after {before:#?}"),
             }
         }
     }
@@ -221,6 +250,14 @@ impl Typed {
     fn ends(mut self) -> Option<i32> {
         drop(self.child.stdin.take());
         self.child.wait().expect("its end").code()
+    }
+}
+
+/// Whatever the test did, the run does not survive it.
+impl Drop for Typed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

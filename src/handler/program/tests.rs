@@ -116,6 +116,19 @@ fn an_answer_does_not_wait_for_the_next_message_that_came_with_it() {
 }
 
 #[test]
+fn a_server_that_is_gone_is_the_end_and_no_mistake() {
+    let (go, wait) = crossbeam_channel::bounded::<()>(0);
+    let (mut server, handler) = served(Handler::plain(), move |message| {
+        wait.recv().expect("a test that goes on");
+        Answer::reply(message.raw())
+    });
+    server.sends("1");
+    drop(server);
+    go.send(()).expect("a handler");
+    handler.join().expect("no panic").expect("a good end");
+}
+
+#[test]
 fn a_panic_costs_its_own_message() {
     let mut count = 0;
     let (mut server, handler) = served(Handler::envelope(), move |message| {
@@ -151,7 +164,7 @@ fn an_envelope_says_who_speaks_and_answers_come_in_any_order() {
         r#"{"header":{"messageId":"m3","from":{"scope":"server","user":"alice","server":"b.example","verified":true},"#,
         r#""hops":2},"payload":{"type":"x","data":3}}"#
     ));
-    server.sends(r#"{"header":{"messageId":"m4","from":{"scope":"client","user":"mallory","server":"a","session":1}},"payload":{"type":"x","data":4}}"#);
+    server.sends(r#"{"header":{"messageId":"m4","from":{"scope":"client","user":"mallory","server":"a","verified":false,"session":1}},"payload":{"type":"x","data":4}}"#);
     let first = next();
     assert_eq!(first.from(), Some(Speaker::User { name: "alice", server: "a.example", session: 7, verified: true }));
     assert_eq!((first.user(), first.kind(), first.id(), first.hops()), (Some("alice"), Some("x"), Some("c-1"), 0));

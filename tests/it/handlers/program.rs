@@ -2,7 +2,7 @@
 
 use bester::handler::{Answer, DO_NOT_RESTART, Handler, Incoming, Informer, Message};
 use std::io;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +38,10 @@ fn answer(message: Message) -> Answer {
     println!("somebody speaks: {:?}", message.from());
     match message.data::<(String, Vec<String>)>() {
         Ok((word, _)) if word == "panic" => panic!("as it was told to"),
+        Ok((word, _)) if word == "child" => {
+            let child = Command::new("cat").stdin(Stdio::inherit()).output().expect("cat runs");
+            Answer::reply(child.stdout.len())
+        }
         Ok((word, names)) if word == "send" => Answer::send(names, message.raw()).and(Answer::reply("sent")),
         Ok((word, names)) if word == "online" => {
             let mut informer = Informer::from_environment().expect("an informer");
