@@ -117,6 +117,15 @@ fn a_death_is_told_with_how_it_came() {
         );
         assert!(finished.stderr.ends_with("handler x exited with status 3 although its input was open\n"), "{finished:?}");
     }
+    // What it wrote before counts.
+    for _ in 0..5 {
+        let house = home("", "");
+        let mut typed = Typed::new(&house);
+        typed.types(r#"[["fill",60000],["exit",3]]"#);
+        typed.shows("[1] server   replies");
+        typed.shows("over         the handler exited with status 3");
+        typed.shows("1 request: 1 answered well, 0 not");
+    }
     // Whatever it leaves behind, which holds its output, is not waited for.
     let began = Instant::now();
     let finished = run(&home("", ""), &[], &[r#"[["reply",1]]"#, r#"[["fork"],["exit",4]]"#]);
@@ -124,7 +133,7 @@ fn a_death_is_told_with_how_it_came() {
     assert!(began.elapsed() < PATIENCE);
     // Not even what has left its group, and lives longer than an answer may take.
     let left = Home::new(r#""x": { "handlerBinary": "leave", "timeoutSeconds": 5 },"#, "", &[]);
-    left.program("leave", "#!/bin/sh\nsetsid sleep 30 &\nexit 3\n");
+    left.program("leave", "#!/bin/sh\nsetsid sh -c 'echo >gone; exec sleep 30' &\nuntil [ -e gone ]; do :; done\nexit 3\n");
     shows(&run(&left, &[], &["1"]), 69, &["over         the handler exited with status 3"]);
 }
 

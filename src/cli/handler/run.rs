@@ -289,7 +289,8 @@ impl Run<'_> {
             Event::Died => {
                 self.obituary = self.obituary.take().or_else(|| self.program.wait(REST_WITHIN));
                 self.died = Some(Instant::now());
-                if matches!(self.program.ends, Ends::PerMessage(_)) && !self.closed {
+                // What it wrote on a stream before comes first, and then the end of that.
+                if self.to_handler.is_none() && !self.closed {
                     self.over = self.obituary.clone().map(Over::Died);
                 }
                 Ok(())
