@@ -1,6 +1,7 @@
 //! `bester reload`: has the running server read its configuration again.
 
 use super::{Failure, control, no_free_arguments, output, parse, print};
+use crate::config;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -11,18 +12,19 @@ Usage: bester reload [-c FILE] [--dry-run]
 Has the running server read its configuration again, and prints what was done about each key that
 changed. If there is a mistake in it, all mistakes are printed and nothing is changed.
 
-Handlers are added, removed and replaced without losing a message: the new program is started, takes
-over when it has started up, and the old one ends when it has answered what it was asked. Handlers
-that did not change keep running, those that were given up as broken are started again, and nobody
-is disconnected. All other keys wait for the next start of the server. SIGHUP does the same; what came of it is in the log then.
+Handlers are added, removed and replaced without losing a message: the new program is started,
+takes over when it has started up, and the old one ends when it has answered what it was asked.
+Handlers that did not change keep running, those that were given up as broken are started again,
+and nobody is disconnected. All other keys wait for the next start of the server. SIGHUP does the
+same; what came of it is in the log then.
 
 Options:
   -c, --config FILE the configuration (bester.conf)
   -n, --dry-run     only print what would be done
   -h, --help        print this
 
-Exit codes: 0 done, 64 called wrongly, 69 no server runs, or a new handler could not be started (the
-old one goes on), 77 not permitted, 78 bad configuration.
+Exit codes: 0 done, 64 called wrongly, 69 no server runs, or a new handler could not be started
+(the old one goes on), 77 not permitted, 78 bad configuration.
 ";
 
 /// A handler that is replaced may take its time to start.
@@ -40,8 +42,13 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         return print(HELP);
     }
     no_free_arguments("reload", &matches)?;
-    // Mistakes are told here, where the file is: the server would find the same ones.
+    // Mistakes are told here, with their exit codes: the server would find the same ones.
     let config = super::config_from(&matches)?;
+    let problems = config::problems(&config);
+    if let Some(code) = config::exit_code(&problems) {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(Failure { code, message: lines.join("\n") });
+    }
     let kind = if matches.opt_present("dry-run") { "reloadDryRun" } else { "reload" };
     let changes = control::ask(&config, kind, &Value::Null, PATIENCE).map_err(|error| error.into_failure(&config))?;
     let changes = changes.as_array().map_or(&[][..], Vec::as_slice);

@@ -17,17 +17,17 @@ impl Dispatcher {
         if !self.routes.knows(id.route) {
             return effects.push(Effect::Retire(id));
         }
+        let is_wanted = self.routes.is_named(id.route);
         let route = self.routes.get(id.route);
-        if id.place() >= route.lanes.len() {
-            // There are fewer by now.
+        if !is_wanted || id.place() >= route.lanes.len() {
+            // The configuration has changed while it was being started.
+            route.leaving.push(Start::new(id, form));
             return effects.push(Effect::Retire(id));
         }
         info!("{} is up", name(route, id.instance));
         // Whoever starts handlers says when one has ended: one that is still here is being replaced.
         retire(route.leaves(id.place()), effects);
-        let lane = &mut route.lanes[id.place()];
-        lane.up = Some(Start::new(id, form));
-        lane.down = Down::default();
+        route.lanes[id.place()].up = Some(Start::new(id, form));
         self.pump_all(now, id.route, effects);
     }
 
@@ -62,7 +62,7 @@ impl Dispatcher {
         if !self.routes.knows(id) {
             return self.routes.add(id, config);
         }
-        let is_back = self.routes.find(config.kind.as_str().as_bytes()).is_none();
+        let is_back = !self.routes.is_named(id);
         self.routes.name(id, config.kind.clone());
         let route = self.routes.get(id);
         if is_back {

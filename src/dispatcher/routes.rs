@@ -87,6 +87,11 @@ impl Routes {
         id.index() < self.routes.len()
     }
 
+    /// Whether there is such a type now.
+    pub(super) fn is_named(&self, id: RouteId) -> bool {
+        self.find(self.kind(id).as_bytes()) == Some(id)
+    }
+
     /// The type of a route.
     pub(super) fn kind(&self, id: RouteId) -> &str {
         self.routes[id.index()].config.kind.as_str()

@@ -349,6 +349,7 @@ impl Keeper {
             answered: Arc::clone(&running.answered),
         };
         running.calm = Some(calm);
+        self.handle.record.answers(Arc::clone(&running.answered));
         let tell = |link| {
             let minder = Box::new(Minding { handle: self.handle.clone(), start: id.start });
             let told = self.spec.inbound.send(Inbound::AttachHandler(id.start, link, minder));

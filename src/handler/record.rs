@@ -1,9 +1,10 @@
 //! What is told of an instance of a handler: how it is, and how it died the last times. Written by its keeper, read by
 //! whoever answers the operator.
 
-use super::supervisor::FAILED;
+use super::supervisor::{ANSWERING, FAILED, READY};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,8 @@ struct Entries {
     pid: Option<u32>,
     started: Option<SystemTime>,
     starts: u64,
+    /// Whether this start has answered since its keeper last looked, which it need not do for long.
+    answered: Option<Arc<AtomicBool>>,
     deaths: VecDeque<Death>,
 }
 
@@ -59,10 +62,16 @@ impl Record {
         entries.starts += 1;
     }
 
+    /// It can be asked; this becomes true with its first good answer.
+    pub(super) fn answers(&self, answered: Arc<AtomicBool>) {
+        self.lock().answered = Some(answered);
+    }
+
     /// It died.
     pub(super) fn died(&self, death: Death) {
         let mut entries = self.lock();
         entries.pid = None;
+        entries.answered = None;
         if entries.deaths.len() == DEATHS_MAX {
             entries.deaths.pop_front();
         }
@@ -83,8 +92,10 @@ impl Record {
     pub(super) fn told(&self) -> Value {
         let entries = self.lock();
         let death = |death: &Death| json!({ "at": seconds(death.at), "how": death.how, "lastWords": death.last_words });
+        let answered = entries.answered.as_ref().is_some_and(|answered| answered.load(Ordering::Relaxed));
+        let state = if entries.state == READY && answered { ANSWERING } else { entries.state };
         json!({
-            "state": entries.state,
+            "state": state,
             "pid": entries.pid,
             "started": entries.started.map(seconds),
             "starts": entries.starts,
@@ -111,7 +122,12 @@ mod tests {
         let record = Record::default();
         for n in 1..=6 {
             record.started(n);
-            record.is("ready");
+            record.is(READY);
+            let answered = Arc::new(AtomicBool::new(false));
+            record.answers(Arc::clone(&answered));
+            assert_eq!(record.told()["state"], "ready");
+            answered.store(true, Ordering::Relaxed);
+            assert_eq!(record.told()["state"], "answering");
             record.died(Death::now(format!("exited with status {n}"), vec!["oh".into()]));
         }
         let next = record.successor();

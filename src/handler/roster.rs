@@ -19,7 +19,7 @@ use crate::transport::Acceptor;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -62,8 +62,6 @@ struct State {
     types: BTreeMap<TypeName, Entry>,
     /// The places of all types that there ever were.
     routes: BTreeMap<TypeName, RouteId>,
-    /// Types that somebody is about to replace.
-    replacing: HashSet<TypeName>,
     /// All keepers, also those that are about to end, so that none is left behind.
     keepers: Vec<(Handle, JoinHandle<()>)>,
     stopping: bool,
@@ -76,6 +74,8 @@ struct Entry {
     pushes: Arc<Allowance>,
     instances: Vec<Handle>,
     informer: Option<Acceptor>,
+    /// Held by whoever replaces its instances; the next one waits, for the files may have changed since.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What could not be started, and why.
@@ -129,9 +129,7 @@ impl Roster {
     /// There is no such type; or a new start failed, and then the old one goes on. In words.
     pub fn restart(&self, kind: &str) -> Result<(), String> {
         let kind = TypeName::new(kind).map_err(|bad| bad.to_string())?;
-        let config = self.lock().types.get(&kind).map(|entry| entry.config.clone());
-        let config = config.ok_or_else(|| self.no_such_type(&kind))?;
-        self.replace(&kind, &config)
+        self.replace(&kind, None)
     }
 
     /// Has the handlers that the configuration has now: new types are started, those that are gone end, those that
@@ -147,7 +145,7 @@ impl Roster {
             match before.get(kind) {
                 None => done.push((kind.clone(), self.add(kind, config, true).map(|()| "added").map_err(|failed| failed.to_string()))),
                 Some(before) if before == config && self.has_failed(kind) => {
-                    done.push((kind.clone(), self.replace(kind, config).map(|()| "started again")));
+                    done.push((kind.clone(), self.replace(kind, None).map(|()| "started again")));
                 }
                 Some(before) if before == config => {}
                 Some(before) => done.push((kind.clone(), self.change(kind, before, config))),
@@ -235,7 +233,7 @@ impl Roster {
         if tell {
             self.tell(Event::RouteChanged(route, route_config(kind, config)));
         }
-        let entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer) };
+        let entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), turn: Arc::default() };
         self.lock().types.insert(kind.clone(), entry);
         self.grow(kind)
     }
@@ -282,7 +280,7 @@ impl Roster {
             }
         }
         if !same_program {
-            self.replace(kind, config)?;
+            self.replace(kind, Some(config))?;
         }
         // Those that are too many are retired by the dispatcher if they are up, when they have answered.
         self.tell(Event::RouteChanged(route, route_config(kind, config)));
@@ -298,17 +296,14 @@ impl Roster {
         Ok(if same_program { "changed" } else { "replaced" })
     }
 
-    fn replace(&self, kind: &TypeName, config: &Handler) -> Result<(), String> {
-        if !self.lock().replacing.insert(kind.clone()) {
-            return Err(format!("handler {kind} is being replaced already"));
-        }
-        let replaced = self.replace_all(kind, config);
-        self.lock().replacing.remove(kind);
-        replaced
-    }
-
-    fn replace_all(&self, kind: &TypeName, config: &Handler) -> Result<(), String> {
-        let instances = self.lock().types.get(kind).map_or(0, |entry| entry.instances.len());
+    /// Replaces all instances with ones of this configuration, or of the one that they have when it is their turn.
+    fn replace(&self, kind: &TypeName, config: Option<&Handler>) -> Result<(), String> {
+        let turn = self.lock().types.get(kind).map(|entry| Arc::clone(&entry.turn));
+        let Some(turn) = turn else { return Err(self.no_such_type(kind)) };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.lock().types.get(kind).map(|entry| (entry.instances.len(), entry.config.clone()));
+        let Some((instances, current)) = now else { return Err(self.no_such_type(kind)) };
+        let config = config.unwrap_or(&current);
         for instance in 0..instances.min(config.instances) {
             let Some(spec) = self.spec(kind, Some((instance, config))) else { return Err(self.no_such_type(kind)) };
             self.replace_one(spec).map_err(|why| {
@@ -341,8 +336,9 @@ impl Roster {
         };
         let why = match outcome.recv_timeout(patience) {
             Ok(Trial::Up) => {
-                if let Some(place) = self.lock().types.get_mut(&kind).and_then(|entry| entry.instances.get_mut(instance)) {
-                    *place = new;
+                match self.lock().types.get_mut(&kind).and_then(|entry| entry.instances.get_mut(instance)) {
+                    Some(place) => *place = new,
+                    None => new.stop(), // the type was removed meanwhile
                 }
                 old.leave();
                 return Ok(());

@@ -29,7 +29,11 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 pub(super) const DEATHS_MAX: usize = 5;
 /// ... within this time, and it is broken.
 pub(super) const DEATHS_WITHIN: Duration = Duration::from_secs(60);
-/// What [`Supervisor::state`] says of one that is not started again by itself.
+/// What [`Supervisor::state`] says of one that can be asked and has not answered yet, ...
+pub(super) const READY: &str = "ready";
+/// ... that has answered well, ...
+pub(super) const ANSWERING: &str = "answering";
+/// ... and that is not started again by itself.
 pub(super) const FAILED: &str = "failed";
 /// Between two starts.
 pub(super) const STARTS_APART: Duration = Duration::from_secs(1);
@@ -164,8 +168,8 @@ impl Supervisor {
         match self.state {
             State::BackingOff => "backing off",
             State::Starting => "starting",
-            State::Ready => "ready",
-            State::Answering => "answering",
+            State::Ready => READY,
+            State::Answering => ANSWERING,
             State::Closed(_) | State::Draining(_) => "draining",
             State::Failed => FAILED,
             State::Ended => "ended",

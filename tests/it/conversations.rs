@@ -5,12 +5,12 @@ use std::process::Command;
 
 #[test]
 fn netcat_gets_what_is_written_down() {
-    let home = Home::new(&["echo", "chat", "count"].map(sample).concat(), "", &[]);
+    let home = Home::new(&["echo", "chat", "count", "presence"].map(sample).concat(), "", &[]);
     home.bester_with_input(&["user", "add", "alice"], "correct horse").good();
     home.bester_with_input(&["user", "add", "bob"], "battery staple").good();
     let server = home.serve();
     // A conversation may ask whether they are up.
-    for handler in ["echo", "chat", "count"] {
+    for handler in ["echo", "chat", "count", "presence"] {
         server.wait_for(&format!("handler {handler} is up"));
     }
     let address = server.tcp4.expect("an address");

@@ -21,9 +21,12 @@ fn copy_handlers(to: &Path) {
 
 /// Each of the sample handlers answers.
 fn all_answer(client: &mut Client) {
-    for (kind, data, answer) in
-        [("echo", "[1.0]", r#""data":[1.0]"#), ("count", "null", r#""count":1"#), ("chat", r#"{"join":"attic"}"#, "attic")]
-    {
+    for (kind, data, answer) in [
+        ("echo", "[1.0]", r#""data":[1.0]"#),
+        ("count", "null", r#""count":1"#),
+        ("chat", r#"{"join":"attic"}"#, "attic"),
+        ("presence", r#"{"who":true}"#, "alice"),
+    ] {
         client.sends_message(kind, data, "m");
         let delivery = client.gets();
         assert!(delivery.contains("receivedMessage") && delivery.contains(answer), "{delivery}");

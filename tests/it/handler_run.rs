@@ -139,7 +139,7 @@ fn a_program_that_cannot_be_started_or_does_not_listen_is_told() {
     let missing = Home::new(r#""x": { "handlerBinary": "/nowhere/x" },"#, "", &[]);
     let finished = run(&missing, &[], &[]);
     assert_eq!((finished.code, &*finished.stdout), (Some(69), ""));
-    assert!(finished.stderr.contains("handler x cannot be started: /nowhere/x: No such file"), "{finished:?}");
+    assert!(finished.stderr.contains("handler x cannot be started: /nowhere/x: there is no such program"), "{finished:?}");
     let finished = run(&home(r#""begin=[[\"exit\",5]]""#, r#""unixDomainSocketPath": "u""#), &[], &[]);
     assert!(finished.code == Some(69) && finished.stderr.contains("exited with status 5 before it listened at its socket"), "{finished:?}");
     let home = home(r#""begin=[[\"pause\"]]""#, r#""unixDomainSocketPath": "u", "timeoutSeconds": 1"#);

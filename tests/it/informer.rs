@@ -185,5 +185,6 @@ fn who_comes_and_goes_is_told_to_those_who_watch() {
     assert_eq!(asks(&mut watcher, &json!({ "type": "isClient", "data": "alice" })), true);
     drop(alice);
     assert_eq!(watcher.gets_json(), event("offline", "alice"));
-    other.got_nothing();
+    // Who does not watch is told nothing.
+    assert_eq!(asks(&mut other, &json!({ "type": "listClients" })), json!(["bob"]));
 }

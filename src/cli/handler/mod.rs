@@ -18,8 +18,8 @@ is started for each instance, takes over when it has started up, and the old one
 answered what it was asked. If the new one cannot be started, the old one goes on. This is also how
 a handler is started again that was given up as broken.
 
-run starts the program that handles TYPE by hand, without a server, and shows what a server would do
-with what it answers. The program is started as the configuration says: with its arguments,
+run starts the program that handles TYPE by hand, without a server, and shows what a server would
+do with what it answers. The program is started as the configuration says: with its arguments,
 environment, directory, transport, framing and form.
 
 Each line of the input is a JSON text, the data of one message. It is sent as soon as the handler
@@ -46,8 +46,8 @@ Options:
 
 Characters that could move the cursor are shown as escapes.
 
-Exit codes: 0 done, and all were answered well (a refusal is a good answer), 64 called wrongly, 65 an
-answer broke the rules or came too late, or a line is no JSON, 69 no server runs, it has no such
+Exit codes: 0 done, and all were answered well (a refusal is a good answer), 64 called wrongly, 65
+an answer broke the rules or came too late, or a line is no JSON, 69 no server runs, it has no such
 type, or the program could not be started or ended on its own, 74 input or output failed, 77 not
 permitted, 78 bad configuration.
 ";

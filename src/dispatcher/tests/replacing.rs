@@ -99,7 +99,11 @@ fn an_instance_that_dies_costs_its_own_requests_and_the_rest_goes_to_the_others(
     world.handler("team/0").breaks("it is broken");
     world.handler("team/1").answers(&reply("1"));
     world.alice().gets(&["team 1 #a2", "good 1/0/0 #a2"]);
+    world.handler("team/1").dies("was killed");
+    world.alice().asks("team", "3", "waits");
+    world.alice().gets(&[]);
     world.handler("team/1").breaks("it is broken, too");
+    world.alice().gets(&["bad handlerUnavailable temporary #waits"]);
     world.alice().asks("team", "3", "a3");
     world.alice().gets(&["bad handlerUnavailable temporary #a3"]);
     world.handler("team/0").comes_up();
@@ -127,10 +131,12 @@ fn what_waits_while_all_are_down_goes_to_the_first_that_is_up() {
 #[test]
 fn a_queue_is_for_all_instances_together() {
     let mut world = World::new();
-    for _ in 0..2 + QUEUE {
+    for _ in 0..QUEUE {
         world.alice().sends("team", "1");
         world.bob().sends("team", "1");
     }
+    let refused = world.alice().frames().len() + world.bob().frames().len();
+    assert_eq!(refused, 2 * QUEUE - (2 + QUEUE), "two are under way, and so many wait");
     world.eve().asks("team", "1", "x");
     world.eve().gets(&["bad busy temporary #x"]);
 }
@@ -191,6 +197,57 @@ fn fewer_instances_end_when_they_have_answered() {
     world.handler("team/1").comes_up();
     world.eve().sends("team", "3");
     world.alice().sends("team", "4");
-    assert_eq!(world.handler("team/1").asked(), ["3"], "alice and bob have their place with the other");
+    assert_eq!(world.handler("team/1").asked(), ["3"], "alice has her place with the other");
     assert_eq!(world.handler("team/0").asked(), ["4"]);
+    // bob's place is gone, and so he leaves none.
+    world.bob().disconnects();
+    world.eve().disconnects();
+    assert_eq!(world.left().iter().find(|(name, _)| *name == "connections in lanes"), Some(&("connections in lanes", 1)));
+}
+
+#[test]
+fn a_start_that_is_no_longer_wanted_ends_at_once() {
+    let mut world = World::new();
+    world.handle(Event::RouteChanged(RouteId(5), RouteConfig { instances: 1, ..route("team") }));
+    assert_eq!(world.handler("team/1").retires(), 1);
+    world.handler("team/1").comes_up();
+    assert_eq!(world.handler("team/1").retires(), 1, "there are fewer by now");
+    world.handle(Event::RouteRemoved(RouteId(0)));
+    assert_eq!(world.handler("chat").retires(), 1);
+    world.handler("chat").comes_up();
+    assert_eq!(world.handler("chat").retires(), 1, "the type is gone");
+    assert!(world.effects.iter().filter(|effect| matches!(effect, Effect::Detach(_))).count() == 4);
+}
+
+#[test]
+fn an_old_start_with_nothing_to_answer_ends_at_once() {
+    let mut world = World::new();
+    world.handler("chat").comes_up();
+    assert_eq!(world.handler("chat").retires(), 1);
+}
+
+#[test]
+fn how_an_old_start_ends_says_nothing_of_the_next() {
+    let mut world = World::new();
+    world.alice().asks("chat", "1", "x");
+    let old = world.handler("chat").id();
+    world.handler("chat").comes_up();
+    world.handler("chat").dies("was killed");
+    let for_good = Some("it asked not to be started again".into());
+    world.handle(Event::HandlerDown { id: old, reason: "exited with status 125".into(), for_good });
+    world.alice().gets(&["bad handlerCrashed temporary #x"]);
+    world.alice().asks("chat", "2", "waits");
+    world.alice().gets(&[]);
+}
+
+#[test]
+fn who_is_gone_keeps_no_place() {
+    let mut world = World::new();
+    for data in ["1", "2"] {
+        world.alice().sends("team", data);
+    }
+    world.alice().disconnects();
+    world.handler("team/0").dies("was killed");
+    assert_eq!(world.handler("team/1").asked(), ["2"], "what it sent is handled all the same");
+    assert_eq!(world.left().iter().find(|(name, _)| *name == "connections in lanes"), Some(&("connections in lanes", 0)));
 }
