@@ -1,7 +1,8 @@
 //! The thread that reads what one start of a handler writes, on a stream that serves all its requests.
 //!
 //! Spawned by the handler's supervisor for each start; owns the reading half and the decoder; waits in `read`; ends
-//! at the end of the input, or when what comes is no frame: then nobody can tell any longer which answer is whose.
+//! at the end of the input, or when what comes is no frame or one too many: then nobody can tell any longer which answer is
+//! whose.
 
 use super::allowance::Allowance;
 use crate::config::Framing;
@@ -16,7 +17,7 @@ use crate::transport::Source;
 use crossbeam_channel::Receiver;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// The stack of a handler's reader.
@@ -37,6 +38,8 @@ pub struct Reading {
     pub id: HandlerId,
     /// How frames are told apart.
     pub framing: Framing,
+    /// How many requests it was ever given, where the order alone tells which answer is whose.
+    pub asked: Option<Arc<AtomicUsize>>,
     /// How much it may say without being asked, if it may.
     pub pushes: Option<Arc<Allowance>>,
     /// Disconnected when there is no time to wait for anything any longer.
@@ -58,7 +61,7 @@ pub struct Reading {
 pub enum End {
     /// The handler closed its side, or the server is at its end.
     Input,
-    /// What came is no frame.
+    /// What came is no frame, or an answer to nothing.
     Stray(Complaint),
 }
 
@@ -93,16 +96,25 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
     let gate = Arc::new(Gate::new(BATCHES_MAX));
     // So many answers as the last read brought; a list that has to grow is copied each time.
     let mut expected = 0;
+    let mut given = 0;
     loop {
         let growing = decoder.pending().min(READ_BYTES * 4);
         match source.read(decoder.space(READ_BYTES.max(growing))) {
             Ok(0) | Err(_) => return end_of_input(&decoder),
             Ok(_) => {}
         }
+        // What came was written before anything that it is asked from now on. One answer more than it was asked for is
+        // seen here for sure; the dispatcher may have asked the next thing by the time that it looks, and would take it
+        // for the answer to that.
+        let asked = reading.asked.as_ref().map_or(usize::MAX, |asked| asked.load(Ordering::SeqCst));
         let mut events = Vec::with_capacity(expected);
         let stray = loop {
             match next_frame(reading, &mut decoder) {
-                Ok(Some(frame)) => events.push(answered(reading, &frame, None)),
+                Ok(Some(_)) if given == asked => break Some(UNASKED.into()),
+                Ok(Some(frame)) => {
+                    given += 1;
+                    events.push(answered(reading, &frame, None));
+                }
                 Ok(None) => break None,
                 Err(stray) => break Some(stray),
             }
@@ -124,6 +136,9 @@ pub fn read_answers(reading: &Reading, mut source: Source) -> End {
         }
     }
 }
+
+/// What a handler did that answers more than it was asked.
+const UNASKED: &str = "gave an answer that nobody had asked for";
 
 /// Whether this is nobody's answer, in envelope form.
 fn is_push(event: &Event) -> bool {

@@ -21,6 +21,7 @@ use foldhash::HashMap;
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// After so many events nothing more is taken in before the handlers are written to.
@@ -76,8 +77,8 @@ pub struct Port {
 /// How a handler is reached.
 #[derive(Debug)]
 pub enum Link {
-    /// One stream for all requests.
-    Stream(Arc<Outlet>),
+    /// One stream for all requests, and how many it was ever given.
+    Stream(Arc<Outlet>, Arc<AtomicUsize>),
     /// A connection for each request.
     PerMessage(Box<dyn Ask + Send>),
 }
@@ -197,7 +198,9 @@ impl Runner {
     /// Writes what was collected for handlers.
     fn write_to_handlers(&mut self, tables: &mut Tables) {
         for start in tables.dirty_links.drain(..) {
-            let Some(Linked { link: Link::Stream(outlet), minder, packets }) = tables.links.get_mut(&start) else { continue };
+            let Some(Linked { link: Link::Stream(outlet, given), minder, packets }) = tables.links.get_mut(&start) else { continue };
+            // Before it can have read any of them: whoever reads its answers must know.
+            given.fetch_add(packets.len(), Ordering::SeqCst);
             match outlet.send(packets) {
                 Sent::All | Sent::WaitsOn => {}
                 Sent::Waits => self.flusher.take(outlet),
@@ -284,7 +287,7 @@ impl Tables {
     }
 
     fn write_to_handler(&mut self, start: StartId, packet: Packet) {
-        let Some(Linked { link: Link::Stream(_), packets, .. }) = self.links.get_mut(&start) else { return };
+        let Some(Linked { link: Link::Stream(..), packets, .. }) = self.links.get_mut(&start) else { return };
         packets.push(packet);
         if packets.len() == 1 {
             self.dirty_links.push(start);

@@ -31,7 +31,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -337,9 +337,11 @@ impl Keeper {
             timeout: config.timeout,
         };
         let (calm, hurry) = crossbeam_channel::bounded(0);
+        let asked = Arc::new(AtomicUsize::new(0));
         let reading = Reading {
             id,
             framing: config.framing,
+            asked: (!form.envelope).then(|| Arc::clone(&asked)),
             pushes: form.envelope.then(|| Arc::clone(&self.spec.pushes)),
             hurry,
             frame_bytes_max: self.spec.limits.frame_bytes_handler,
@@ -364,7 +366,7 @@ impl Keeper {
                 let outlet = Arc::new(Outlet::new(sink, bounds, Total::new(usize::MAX)));
                 running.outlet = Some(Arc::clone(&outlet));
                 running.stopper = stopper;
-                tell(Link::Stream(outlet))?;
+                tell(Link::Stream(outlet, asked))?;
                 let handle = self.handle.clone();
                 let body = move || {
                     let end = handler::read_answers(&reading, source);
