@@ -61,6 +61,8 @@ pub struct Reading {
 pub enum End {
     /// The handler closed its side, or the server is at its end.
     Input,
+    /// The same, in the middle of a frame.
+    Amid(Complaint),
     /// What came is no frame, or an answer to nothing.
     Stray(Complaint),
 }
@@ -201,6 +203,6 @@ fn stray(bytes: &[u8], expected: &str) -> Complaint {
 pub fn end_of_input(decoder: &Decoder) -> End {
     match decoder.pending() {
         0 => End::Input,
-        bytes => End::Stray(format!("closed its output {bytes} bytes into a frame").into()),
+        bytes => End::Amid(format!("closed its output {bytes} bytes into a frame").into()),
     }
 }

@@ -163,6 +163,8 @@ impl Keeper {
                 Order::ReaderEnded(start, end) if start == self.start => {
                     inputs.push_back(match end {
                         End::Stray(complaint) => Input::Replace(complaint),
+                        End::Amid(complaint) if self.has_process() => Input::Closed(complaint),
+                        End::Amid(complaint) => Input::Died { why: complaint, not_again: false },
                         End::Input if self.has_process() => Input::Closed("closed its output".into()),
                         End::Input => died("closed its connection"),
                     });

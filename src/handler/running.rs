@@ -79,7 +79,7 @@ impl Running {
             outlet.abort();
         }
         match end {
-            Some(End::Stray(stray)) => Some(stray),
+            Some(End::Stray(stray) | End::Amid(stray)) => Some(stray),
             Some(End::Input) | None => None,
         }
     }

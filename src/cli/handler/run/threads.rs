@@ -82,7 +82,7 @@ pub(super) fn answers(source: OwnedFd, framing: Framing, frame_bytes_max: usize,
                     Ok(bytes) if bytes > 0 => continue,
                     _ => match end_of_input(&decoder) {
                         End::Input => Event::OutputEnd,
-                        End::Stray(complaint) => Event::Stray(complaint.logged),
+                        End::Stray(complaint) | End::Amid(complaint) => Event::Stray(complaint.logged),
                     },
                 },
                 Err(complaint) => Event::Stray(complaint.logged),
