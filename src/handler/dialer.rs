@@ -28,6 +28,9 @@ const RETRY: Duration = Duration::from_millis(20);
 /// For so long at most, and for no more than half the time that the answer may take: whoever asked is to learn that
 /// nobody is there before the answer is late.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// An answer is waited for so much longer than it may take: that it is late is for the dispatcher to say, which then ends the
+/// connection.
+const LATE_SLACK: Duration = Duration::from_secs(5);
 /// For the answers of a dead handler that were not read yet.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
@@ -223,7 +226,7 @@ fn exchange(dialing: &Dialing, request: RequestId, stream: UnixStream, packet: &
     let broken = |error: io::Error| Complaint::with("broke the connection", error);
     let socket = Arc::new(Socket::Unix(stream));
     let mut reader = SocketReader::new(Arc::clone(&socket));
-    reader.set_timeout(Some(dialing.timeout)).map_err(broken)?;
+    reader.set_timeout(Some(dialing.timeout + LATE_SLACK)).map_err(broken)?;
     match dialing.under_way.lock().requests.get_mut(&request) {
         Some(place) => *place = Some(Arc::clone(&socket)),
         None => return Err("was not waited for".into()),
