@@ -33,7 +33,7 @@ impl Dispatcher {
         // Otherwise it is an answer of a start that was given up, and what it was asked has its report.
         let Some(start) = self.routes.get(handler.route).start(handler) else { return };
         let form = start.form;
-        let request = if form.in_order() {
+        let request = if form.tells_by_order() {
             start.under_way.pop_front()
         } else if form.per_message {
             request.and_then(|id| start.take(id))
@@ -41,7 +41,7 @@ impl Dispatcher {
             named.flatten().and_then(|id| start.take(id))
         };
         let Some(request) = request else {
-            if form.in_order() {
+            if form.tells_by_order() {
                 return self.replace(now, handler, "gave an answer that nobody had asked for", effects);
             }
             if !form.per_message && named.is_none() {

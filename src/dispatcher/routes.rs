@@ -181,8 +181,8 @@ impl Route {
     /// Whether this instance can be asked one thing more.
     pub(super) fn has_room(&self, place: usize) -> bool {
         let Some(up) = self.lanes.get(place).and_then(|lane| lane.up.as_ref()) else { return false };
-        // What a stream answers in order is answered before the next start gets anything: otherwise a message could
-        // overtake the one before it.
+        // What is answered in order is answered before the next start gets anything: otherwise a message could overtake
+        // the one before it.
         let held = || self.leaving.iter().any(|start| start.id.place() == place && start.form.in_order() && !start.under_way.is_empty());
         up.has_room() && (self.leaving.is_empty() || !held())
     }
