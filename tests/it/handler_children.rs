@@ -284,7 +284,7 @@ fn a_handler_that_stays_is_told_and_then_killed() {
         let (server, mut alice) = serve(&arguments(stay), r#""stopSeconds": 1"#);
         works(&mut alice, "x");
         let directory = server.home.path().to_owned();
-        let left = noted(&directory, "left");
+        let left = noted(&directory, "left-x");
         let begun = Instant::now();
         let home = server.stop();
         let took = begun.elapsed();

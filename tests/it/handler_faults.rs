@@ -24,37 +24,6 @@ fn serve_types(entries: &[String]) -> (Server, Client) {
 }
 
 #[test]
-fn a_handler_that_ends_takes_one_request_with_it() {
-    let ends = [
-        (r#"[["exit",0]]"#, "handler x exited with status 0"),
-        (r#"[["exit",3]]"#, "handler x exited with status 3"),
-        (r#"[["kill",9]]"#, "handler x was ended by signal 9 (SIGKILL)"),
-        (r#"[["kill",11]]"#, "handler x was ended by signal 11 (SIGSEGV)"),
-        (r#"[["raw","\u0063\u0000\u0000\u0000{\"header\""],["exit",0]]"#, "13 bytes into a frame"),
-    ];
-    // All at the same time, since there is a second between two starts.
-    let ways = [("", ""), (r#""socket""#, r#""transport": "socket""#)];
-    let mut cases = Vec::new();
-    for (n, (steps, words)) in ends.into_iter().enumerate() {
-        for (m, (arguments, more)) in ways.into_iter().enumerate() {
-            let kind = format!("x{n}{m}");
-            cases.push((entry(&kind, arguments, more), steps, words.replace("handler x ", &format!("handler {kind} ")), kind));
-        }
-    }
-    let entries: Vec<String> = cases.iter().map(|case| case.0.clone()).collect();
-    let (server, mut alice) = serve_types(&entries);
-    for (_, steps, words, kind) in &cases {
-        alice.sends_message(kind, steps, "m");
-        let message = bad(&mut alice, "m", "handlerCrashed");
-        assert!(message.contains(words), "{message}");
-        server.wait_for(&format!("WARN  handler: {message}; it will be started again in 1 s\n"));
-    }
-    for (.., kind) in &cases {
-        works(&mut alice, kind);
-    }
-}
-
-#[test]
 fn an_answer_that_was_written_counts_though_its_writer_is_dead() {
     let entries = [
         entry("x0", "", ""),
@@ -166,29 +135,6 @@ fn what_waits_too_long_for_a_busy_handler_is_told_so() {
 }
 
 #[test]
-fn a_plain_handler_that_hangs_is_replaced() {
-    let (server, mut alice) = serve_types(&[entry("x", "", r#""timeoutSeconds": 1, "inFlight": 3"#), entry("other", "", "")]);
-    let pid = asks(&mut alice, "x", r#"[["look"]]"#)["pid"].as_u64().expect("a number");
-    let begun = Instant::now();
-    alice.sends_message("x", r#"[["hang"]]"#, "late");
-    alice.sends_message("x", r#"[["reply",1]]"#, "behind");
-    works(&mut alice, "other");
-    assert!(begun.elapsed() < Duration::from_millis(900), "another type had to wait: {:?}", begun.elapsed());
-    let message = bad(&mut alice, "late", "handlerTimeout");
-    assert_eq!(message, "handler x did not answer within 1 s");
-    assert!(begun.elapsed() >= Duration::from_millis(990), "{:?}", begun.elapsed());
-    // It was asked just after the first: either it was under way, or late itself.
-    let frame = alice.gets_json();
-    assert_eq!(frame["payload"]["id"], "behind");
-    assert!(frame["header"]["reason"] == "handlerCrashed" || frame["header"]["reason"] == "handlerTimeout", "{frame}");
-    server.wait_for("handler x did not answer within 1 s; it will be started again");
-    // It does not listen to SIGTERM.
-    ends(pid);
-    works(&mut alice, "x");
-    assert_ne!(asks(&mut alice, "x", r#"[["look"]]"#)["pid"].as_u64(), Some(pid));
-}
-
-#[test]
 fn others_under_way_fall_with_a_plain_handler_that_is_late() {
     let (server, mut alice) = serve("", r#""timeoutSeconds": 1, "inFlight": 3"#);
     let gate = fifo(&server.home, "gate");
@@ -230,15 +176,9 @@ fn only_the_late_request_of_an_envelope_handler_fails() {
 #[test]
 fn what_is_no_frame_ends_a_handler() {
     let cases = [
-        ("x0", "hello\n".to_owned(), "wrote 'hello\\n' where a frame should start".to_owned()),
         ("l1", "hello \u{1b}[2J\u{e4}\n".to_owned(), r"wrote 'hello \x1b[2J\xe4' where a line of JSON should start".to_owned()),
         ("x2", "x".repeat(5000), format!("wrote '{}' where a frame should start", "x".repeat(64))),
         ("l3", "[]\n".to_owned(), "wrote '[]' where a line of JSON should start".to_owned()),
-        (
-            "x4",
-            "\u{1}\0\0\u{7f}".to_owned(),
-            "wrote what is no frame: a frame of 2130706433 bytes is more than the 4194304 allowed here".to_owned(),
-        ),
         ("l5", "{}\nhello\n".to_owned(), "wrote 'hello' where a line of JSON should start".to_owned()),
     ];
     // All at the same time, since there is a second between two starts.
@@ -255,7 +195,7 @@ fn what_is_no_frame_ends_a_handler() {
         let log = server.log();
         let lines: Vec<&str> = log.lines().filter(|logged| logged.contains(&line)).collect();
         assert_eq!(lines.len(), 1, "{log}");
-        assert!(lines[0].contains("is something printing to stdout?") || words.contains("allowed here"), "{log}");
+        assert!(lines[0].contains("is something printing to stdout?"), "{log}");
     }
     for (kind, ..) in &cases {
         works(&mut alice, kind);
@@ -263,17 +203,8 @@ fn what_is_no_frame_ends_a_handler() {
 }
 
 #[test]
-fn an_answer_that_nobody_asked_for_ends_a_plain_handler() {
-    let (server, mut alice) = serve("", "");
+fn what_follows_an_answer_that_nobody_asked_for_is_not_read() {
     let line = "handler x gave an answer that nobody had asked for; it will be started again";
-    alice.sends_message("x", r#"[["reply",1],["reply",2]]"#, "m");
-    assert_eq!(delivery(&mut alice), 1);
-    good(&mut alice, "m");
-    server.wait_for(line);
-    alice.got_nothing();
-    works(&mut alice, "x");
-    // At its start, before anything was asked.
-    drop(server);
     let begin = r#""begin=[[\"exit_unless\",\"once\",1]]""#;
     let (server, mut alice) = serve(begin, "");
     server.home.write("once", "");
@@ -376,22 +307,6 @@ fn a_handler_that_closes_its_input_is_replaced() {
     assert!(report.to_string().contains("handler x closed its input"), "{report}");
     server.wait_for("handler x closed its input; it will be started again");
     works(&mut alice, "x");
-}
-
-#[test]
-fn a_child_that_keeps_the_pipes_holds_nobody_up() {
-    let entries = [entry("x", "", ""), entry("s", r#""socket""#, r#""transport": "socket""#)];
-    let (server, mut alice) = serve_types(&entries);
-    for kind in ["x", "s"] {
-        let begun = Instant::now();
-        alice.sends_message(kind, r#"[["fork"],["exit",6]]"#, "m");
-        let message = bad(&mut alice, "m", "handlerCrashed");
-        assert_eq!(message, format!("handler {kind} exited with status 6"));
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-        let left = fs::read_to_string(server.home.path().join("left")).expect("its number").parse().expect("a number");
-        ends(left);
-        works(&mut alice, kind);
-    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 """A handler that does what its requests say: a request's data is a list of steps, [VERB, ARGUMENT...], see Steps.
 
 Arguments: `lines` for frames that are lines, `socket` for descriptor 3, `unix=PATH` to listen there,
-`begin=STEPS` for steps that are taken before anything is read.
+`begin=STEPS` for steps that are taken before anything is read, `stubborn` for one who does not hear SIGTERM.
 """
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ class Channel:
         self.sink.write(data)
         self.sink.flush()
 
-    def write(self, text):
+    def write(self, *texts):
+        """Frames, in one piece."""
+        self.raw(b"".join(map(self.frame, texts)))
+
+    def frame(self, text):
         data = text.encode("utf-8", "surrogateescape")
-        self.raw(data + b"\n" if self.lines else struct.pack("<I", len(data)) + data)
+        return data + b"\n" if self.lines else struct.pack("<I", len(data)) + data
 
 
 class Steps:
@@ -61,11 +65,27 @@ class Steps:
         for _ in range(thousands):
             self.channel.raw(frame * 1000)
 
-    def reply(self, data):
-        header = {"status": "0", "command": "reply"}
+    def answer(self, data, command="reply"):
+        header = {"status": "0", "command": command}
         if self.about is not None:
             header["inReplyTo"] = self.about
-        self.channel.write(json.dumps({"header": header, "payload": {"data": data}}))
+        return json.dumps({"header": header, "payload": {"data": data}})
+
+    def reply(self, data):
+        self.channel.write(self.answer(data))
+
+    def twice(self, data):
+        """Two answers at once."""
+        self.channel.write(self.answer(data), self.answer(data))
+
+    def late(self, data):
+        """Answers when it is told to terminate, which it must be too stubborn for."""
+        signal.sigwait({signal.SIGTERM})
+        self.reply(data)
+
+    def waste(self, size):
+        """A long answer that reaches nobody."""
+        self.channel.write(self.answer("x" * size, "none"))
 
     def hand_on(self, kind, data):
         header = {"status": "0", "command": "sendHandler", "commandData": kind, "inReplyTo": self.about}
@@ -110,9 +130,16 @@ class Steps:
         if not os.path.exists(path):
             os._exit(code)
 
+    def if_there(self, path, steps):
+        if os.path.exists(path):
+            self.take(steps)
+
     def kill(self, number):
         os.kill(os.getpid(), number)
         signal.pause()
+
+    def stop(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
     def hang(self):
         """Takes everything but what cannot be ignored."""
@@ -141,12 +168,24 @@ class Steps:
         threading.Event().wait()
 
     def fork(self):
-        """Leaves somebody behind who holds all that this process holds; writes his process id to `left`."""
+        """Leaves somebody behind who holds all that this process holds; writes his process id to `left-TYPE`."""
         child = os.fork()
         if child == 0:
             while True:
                 signal.pause()
-        note("left", child)
+        note("left-" + os.environ["BESTER_TYPE"], child)
+
+    def daemonise(self):
+        """The same, and he goes on in a session of his own when this process has ended."""
+        ready, said = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            note("left-" + os.environ["BESTER_TYPE"], os.getpid())
+            os.close(said)
+        else:
+            os.close(said)
+            os.read(ready, 1)
+            os._exit(0)
 
     def look(self, *tries):
         """What this process is like, and which of these it can do: `informer`, connect to it; `reopen`, open its standard
@@ -205,6 +244,8 @@ def main():
     words = [word.partition("=") for word in sys.argv[1:]]
     options = {name: value for name, _, value in words}
     lines = "lines" in options
+    if "stubborn" in options:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     Steps(None, None).take(json.loads(options.get("begin", "[]")))
     if "unix" in options:
         listener = socket.socket(socket.AF_UNIX)
