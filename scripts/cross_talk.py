@@ -84,12 +84,11 @@ class Handler:
                 self.held.append(text)  # for later, when others have come
             else:
                 self.write(sink, text)
+                self.past.append(about)
             if self.held and (len(self.held) > 5 or random.random() < 0.5):
                 random.shuffle(self.held)
                 self.write(sink, *self.held)
                 self.held.clear()
-            if about:
-                self.past.append(about)
 
     def answer(self, data, about, user):
         header = {"status": "0", "command": "reply"}
@@ -162,7 +161,7 @@ class Handler:
 
     def to_the_past(self, sink, text):
         """Twice this answer, once to what has its answer already."""
-        if self.past and not self.held:
+        if self.past:
             self.write(sink, re.sub(r'"inReplyTo": "[^"]*"', f'"inReplyTo": "{self.past[0]}"', text))
         self.write(sink, text)
 
@@ -308,7 +307,7 @@ class Server:
         with open(os.path.join(directory, "bester.conf"), "w") as file:
             json.dump(config, file)
         lines = [json.dumps({"name": f"user{number}", "password": PASSWORD_HASH}) + "\n" for number in range(SENDERS)]
-        subprocess.run([program, "user", "import", "-"], input="".join(lines), cwd=directory, text=True, check=True)
+        subprocess.run([program, "user", "import", "-"], input="".join(lines), cwd=directory, text=True, check=True, stdout=subprocess.DEVNULL)
         # The system's own Python, where there is one, starts ten times as fast as a wrapper that looks for another.
         environment = {**os.environ, "PATH": "/usr/bin:/bin:" + os.environ.get("PATH", "")}
         self.process = subprocess.Popen(

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 
 class Channel:
@@ -163,6 +164,9 @@ class Steps:
     def shut(self):
         """Ends the connection."""
         raise OSError
+
+    def work(self, seconds):
+        time.sleep(seconds)
 
     def pause(self):
         threading.Event().wait()
