@@ -307,7 +307,8 @@ class Server:
         with open(os.path.join(directory, "bester.conf"), "w") as file:
             json.dump(config, file)
         lines = [json.dumps({"name": f"user{number}", "password": PASSWORD_HASH}) + "\n" for number in range(SENDERS)]
-        subprocess.run([program, "user", "import", "-"], input="".join(lines), cwd=directory, text=True, check=True, stdout=subprocess.DEVNULL)
+        importing = [program, "user", "import", "-"]
+        subprocess.run(importing, input="".join(lines), cwd=directory, text=True, check=True, stdout=subprocess.DEVNULL)
         # The system's own Python, where there is one, starts ten times as fast as a wrapper that looks for another.
         environment = {**os.environ, "PATH": "/usr/bin:/bin:" + os.environ.get("PATH", "")}
         self.process = subprocess.Popen(
