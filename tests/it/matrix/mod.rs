@@ -184,6 +184,12 @@ impl<'a> Case<'a> {
         }
         if let Some(line) = self.outcome.line(&self.kind) {
             self.server.wait_for_times(&line, self.faults);
+            if self.outcome.replaced {
+                // Between the two may stand what it printed last.
+                let log = self.server.log();
+                let mut lines = log.lines().filter(|logged| logged.contains(&line));
+                assert!(lines.all(|logged| logged.ends_with("; it will be started again in 1 s")), "{}", self.kind);
+            }
         }
     }
 

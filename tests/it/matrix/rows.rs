@@ -50,12 +50,12 @@ impl Outcome {
             || self.silent && message == format!("handler {kind} closed the connection without an answer")
     }
 
-    /// What the log says, if anything.
+    /// What a line of the log begins with, if there is one.
     pub fn line(&self, kind: &str) -> Option<String> {
         match (self.logged, self.reason) {
             (Some(logged), _) => Some(format!("handler: handler {kind}{logged}")),
             (None, Some(WRONG)) => Some(format!("WARN  dispatcher: handler {kind} gave an answer that is not carried out: {}", self.words)),
-            _ => self.replaced.then(|| format!("WARN  handler: handler {kind} {}; it will be started again in 1 s", self.words)),
+            _ => self.replaced.then(|| format!("WARN  handler: handler {kind} {}", self.words)),
         }
     }
 }
