@@ -58,32 +58,36 @@ fn watch(roster: &Roster, stopped: &Receiver<()>) {
     }
 }
 
-/// The files that a program is made of: itself, and those of its arguments that are files, such as a script.
+/// The files that a program is made of: itself, and its arguments, of which some may be files, such as a script.
 pub(super) fn files(program: &Program) -> Vec<PathBuf> {
     let arguments = program.arguments.iter().map(|argument| program.directory.join(argument));
-    std::iter::once(program.path.clone()).chain(arguments.filter(|path| path.is_file())).collect()
+    std::iter::once(program.path.clone()).chain(arguments).collect()
 }
 
 /// What can be seen of a type's files.
 #[derive(Debug, PartialEq)]
 struct Seen {
+    /// Which files they are.
+    files: Vec<PathBuf>,
     /// When the handler was last (re)started.
     running: Vec<Stamp>,
     /// The last time.
     last: Vec<Stamp>,
 }
 
-/// Of a file: which it is, how long, and when it was last changed. `None` if it is not there.
+/// Of a file: which it is, how long, and when it was last changed. `None` if there is none.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
 /// Whether the files are others than those that run, and nobody is writing them any longer.
 fn changed(seen: &mut BTreeMap<TypeName, Seen>, kind: &TypeName, files: &[PathBuf]) -> bool {
     let now: Vec<Stamp> = files.iter().map(|file| stamp(file)).collect();
-    let Some(seen) = seen.get_mut(kind).filter(|seen| seen.running.len() == now.len()) else {
-        seen.insert(kind.clone(), Seen { running: now.clone(), last: now });
+    let Some(seen) = seen.get_mut(kind).filter(|seen| seen.files == files) else {
+        seen.insert(kind.clone(), Seen { files: files.to_vec(), running: now.clone(), last: now });
         return false;
     };
-    let settled = seen.last == now && now.iter().all(Option::is_some);
+    // Who writes a file anew may have removed it first.
+    let is_missing = |(now, running): (&Stamp, &Stamp)| now.is_none() && running.is_some();
+    let settled = seen.last == now && !now.iter().zip(&seen.running).any(is_missing);
     if settled && seen.running != now {
         seen.running = now;
         return true;
@@ -93,7 +97,7 @@ fn changed(seen: &mut BTreeMap<TypeName, Seen>, kind: &TypeName, files: &[PathBu
 }
 
 fn stamp(file: &Path) -> Stamp {
-    let metadata = std::fs::metadata(file).ok()?;
+    let metadata = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
     Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
@@ -101,6 +105,45 @@ fn stamp(file: &Path) -> Stamp {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_script_that_is_removed_and_written_anew_is_a_change() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let arguments = ["-u", "script", "."].map(String::from).to_vec();
+        let program = Program {
+            path: "/bin/sh".into(),
+            arguments,
+            environment: BTreeMap::new(),
+            directory: directory.path().to_owned(),
+            user: None,
+            group: None,
+            resources: crate::config::Resources::default(),
+        };
+        let script = directory.path().join("script");
+        let kind = TypeName::new("x").expect("a type");
+        let mut seen = BTreeMap::new();
+        let mut look = || changed(&mut seen, &kind, &files(&program));
+        fs::write(&script, "1").expect("a file");
+        assert!(!look() && !look());
+        fs::remove_file(&script).expect("the file");
+        assert!(!look() && !look() && !look(), "there is nothing to start");
+        fs::write(&script, "12").expect("a file");
+        assert!(!look() && look() && !look());
+        fs::write(directory.path().join("data"), "").expect("a file");
+        assert!(!look() && !look(), "what is in a directory is not the program");
+    }
+
+    #[test]
+    fn another_program_is_no_change_of_its_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kind = TypeName::new("x").expect("a type");
+        let mut seen = BTreeMap::new();
+        for name in ["one", "two"] {
+            let file = directory.path().join(name);
+            fs::write(&file, name).expect("a file");
+            assert!((0..3).all(|_| !changed(&mut seen, &kind, std::slice::from_ref(&file))), "a reload has started it already");
+        }
+    }
 
     #[test]
     fn a_file_that_was_changed_is_told_once_and_when_it_is_complete() {
