@@ -40,7 +40,7 @@ pub(super) struct Dialing {
     pub(super) kind: String,
     pub(super) path: PathBuf,
     /// The socket itself, where the program is ours: another start of it may have taken the path.
-    pub(super) listening: Option<Listening>,
+    pub(super) listening: Option<Arc<Listening>>,
     pub(super) reading: Reading,
     /// For the answer; connecting and writing have half of it, and no more than [`CONNECT_WITHIN`].
     pub(super) timeout: Duration,

@@ -208,13 +208,18 @@ impl Keeper {
             return;
         }
         let HandlerTransport::Unix { path, persistent } = &self.spec.config.transport else { return };
-        let ends = if *persistent {
-            unix::connect(path, LOOK_EVERY).ok().map(Ends::of)
-        } else {
-            unix::Listening::find(path).ok().map(|listening| Ends::PerMessage(Some(listening)))
-        };
-        if let Some(ends) = ends {
+        let found = unix::Listening::find(path).and_then(|listening| {
+            let listening = Arc::new(listening);
+            let ends = if *persistent {
+                Ends::of(listening.connect(LOOK_EVERY).or_else(|_| unix::connect(path, LOOK_EVERY))?)
+            } else {
+                Ends::PerMessage(Some(Arc::clone(&listening)))
+            };
+            Ok((listening, ends))
+        });
+        if let Ok((listening, ends)) = found {
             running.reachable_until = None;
+            running.listening = Some(listening);
             running.channel = Some(ends);
             inputs.push_back(Input::Reachable);
         } else if late {
@@ -456,8 +461,11 @@ impl Keeper {
         running.end_reading();
         running.log_stderr(&self.spec.kind, true);
         if let (Some(_), HandlerTransport::Unix { path, .. }) = (&self.spec.config.program, &self.spec.config.transport) {
-            // Whoever has taken its place may listen there by now.
-            let _ = unix::remove_stale(path);
+            // Whoever has taken its place may listen there by now, and may not bear a connection that asks nothing.
+            match running.listening {
+                Some(listening) => listening.remove(path),
+                None => _ = unix::remove_stale(path),
+            }
         }
     }
 }

@@ -39,12 +39,14 @@ pub(super) struct Running {
     pub(super) reader: Option<JoinHandle<End>>,
     pub(super) outlet: Option<Arc<Outlet>>,
     pub(super) stopper: Stopper,
+    /// The socket that our own program listens on, once it does.
+    pub(super) listening: Option<Arc<Listening>>,
 }
 
 pub(super) enum Ends {
     Stream(Source, Sink, Stopper),
     /// With the socket on which our own program listens.
-    PerMessage(Option<Listening>),
+    PerMessage(Option<Arc<Listening>>),
 }
 
 /// What ends the reading of answers, after those that are already there.

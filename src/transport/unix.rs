@@ -110,6 +110,17 @@ impl Listening {
     pub fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
         connect(Path::new(&format!("/proc/self/fd/{}", self.0.as_raw_fd())), timeout)
     }
+
+    /// Removes it from `path`, unless it is there no longer. Whoever listens there now hears nothing of it, while
+    /// [`remove_stale`] connects.
+    pub fn remove(&self, path: &Path) {
+        let own = rustix::fs::fstat(&self.0).map(|own| (own.st_dev, own.st_ino));
+        let there = rustix::fs::lstat(path).map(|there| (there.st_dev, there.st_ino));
+        // As long as we have it, no other file can have its number.
+        if own.is_ok() && own == there {
+            let _ = fs::remove_file(path); // gone is gone
+        }
+    }
 }
 
 /// Connects to `path`. A listener that accepts nothing is waited for no longer than `timeout`.
@@ -163,6 +174,10 @@ mod tests {
         let found = Listening::find(&path).expect("the first");
         remove(&path).expect("a socket");
         let second = listen(&path, 0o600).expect("a free path");
+        found.remove(&path);
+        assert!(path.exists(), "it is another's");
+        Listening::find(&path).expect("the second").remove(&path);
+        assert!(!path.exists());
         let within = Duration::from_millis(50);
         let _stream = found.connect(within).expect("the first");
         second.set_nonblocking(true).expect("a socket");
