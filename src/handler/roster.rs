@@ -3,6 +3,8 @@
 //!
 //! Nothing here has a thread of its own: whoever asks (a command's connection, the watcher, the server's end) waits.
 
+mod change;
+
 use super::informer;
 use super::keeper::{Spec, Trial, keep};
 use super::orders::Handle;
@@ -31,8 +33,6 @@ use std::time::{Duration, Instant};
 const STARTS_APART: Duration = super::supervisor::STARTS_APART;
 /// A keeper says how the first start goes within the time that its program may take to become reachable, and this.
 const TRIAL_SLACK: Duration = Duration::from_secs(15);
-/// Keepers that have ended are joined when there are so many more than before.
-const KEEPERS_KEPT: usize = 64;
 
 /// What all handlers share.
 #[derive(Debug, Clone)]
@@ -60,11 +60,20 @@ pub struct Roster {
 #[derive(Debug, Default)]
 struct State {
     types: BTreeMap<TypeName, Entry>,
-    /// The places of all types that there ever were.
-    routes: BTreeMap<TypeName, RouteId>,
+    /// All types that there ever were.
+    places: BTreeMap<TypeName, Place>,
     /// All keepers, also those that are about to end, so that none is left behind.
     keepers: Vec<(Handle, JoinHandle<()>)>,
     stopping: bool,
+}
+
+/// What a type keeps when it is removed and comes back.
+#[derive(Debug, Clone)]
+struct Place {
+    route: RouteId,
+    /// Held by whoever adds, changes, replaces or removes its instances, over all the steps of it; the next one waits, for
+    /// the files may have changed since. Never taken with the state locked.
+    turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -74,8 +83,8 @@ struct Entry {
     pushes: Arc<Allowance>,
     instances: Vec<Handle>,
     informer: Option<Acceptor>,
-    /// Held by whoever replaces its instances; the next one waits, for the files may have changed since.
-    turn: Arc<Mutex<()>>,
+    /// Not all instances are of this configuration: some were replaced with ones of another, and the next one failed.
+    mixed: bool,
 }
 
 /// What could not be started, and why.
@@ -105,6 +114,11 @@ pub fn route_config(kind: &TypeName, handler: &Handler) -> RouteConfig {
     RouteConfig { kind: kind.clone(), instances: handler.instances, queue: handler.queue, queue_wait: handler.queue_wait }
 }
 
+/// Waits for a turn.
+fn held(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Roster {
     /// Starts all handlers. The dispatcher knows them already: each has the place in the routing map that it has here.
     ///
@@ -129,7 +143,7 @@ impl Roster {
     /// There is no such type; or a new start failed, and then the old one goes on. In words.
     pub fn restart(&self, kind: &str) -> Result<(), String> {
         let kind = TypeName::new(kind).map_err(|bad| bad.to_string())?;
-        self.replace(&kind, None)
+        self.replace(&kind)
     }
 
     /// Has the handlers that the configuration has now: new types are started, those that are gone end, those that
@@ -144,11 +158,11 @@ impl Roster {
         for (kind, config) in handlers {
             match before.get(kind) {
                 None => done.push((kind.clone(), self.add(kind, config, true).map(|()| "added").map_err(|failed| failed.to_string()))),
-                Some(before) if before == config && self.has_failed(kind) => {
-                    done.push((kind.clone(), self.replace(kind, None).map(|()| "started again")));
+                Some(before) if before == config && self.is_not_whole(kind) => {
+                    done.push((kind.clone(), self.replace(kind).map(|()| "started again")));
                 }
                 Some(before) if before == config => {}
-                Some(before) => done.push((kind.clone(), self.change(kind, before, config))),
+                Some(_) => done.push((kind.clone(), self.change(kind, config))),
             }
         }
         done
@@ -159,9 +173,23 @@ impl Roster {
         self.lock().types.iter().map(|(kind, entry)| (kind.clone(), entry.config.clone())).collect()
     }
 
-    /// Whether an instance of a type is not started again by itself.
-    fn has_failed(&self, kind: &TypeName) -> bool {
-        self.lock().types.get(kind).is_some_and(|entry| entry.instances.iter().any(|handle| handle.record().has_failed()))
+    /// Whether an instance of a type is not started again by itself, or is not of the configuration that it should be of.
+    fn is_not_whole(&self, kind: &TypeName) -> bool {
+        let failed = |entry: &Entry| entry.instances.iter().any(|handle| handle.record().has_failed());
+        self.lock().types.get(kind).is_some_and(|entry| entry.mixed || failed(entry))
+    }
+
+    /// The place of a type, which has one from now on.
+    fn place(&self, kind: &TypeName) -> Place {
+        let mut state = self.lock();
+        let next = RouteId(state.places.len() as u32);
+        state.places.entry(kind.clone()).or_insert_with(|| Place { route: next, turn: Arc::default() }).clone()
+    }
+
+    /// The turn of a type that there is, or was.
+    fn turn(&self, kind: &TypeName) -> Result<Arc<Mutex<()>>, String> {
+        let turn = self.lock().places.get(kind).map(|place| Arc::clone(&place.turn));
+        turn.ok_or_else(|| self.no_such_type(kind))
     }
 
     /// What is to be watched: for each type with `watch`, the files of its program.
@@ -222,18 +250,15 @@ impl Roster {
     }
 
     fn add(&self, kind: &TypeName, config: &Handler, tell: bool) -> Result<(), Failed> {
-        let route = {
-            let mut state = self.lock();
-            let next = RouteId(state.routes.len() as u32);
-            *state.routes.entry(kind.clone()).or_insert(next)
-        };
+        let Place { route, turn } = self.place(kind);
+        let _turn = held(&turn);
         let limits = &self.surroundings.limits;
         let pushes = Arc::new(Allowance::new(limits.pushes_per_second, limits.push_burst));
         let informer = self.informer(kind, config, route, &pushes)?;
         if tell {
             self.tell(Event::RouteChanged(route, route_config(kind, config)));
         }
-        let entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), turn: Arc::default() };
+        let entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), mixed: false };
         self.lock().types.insert(kind.clone(), entry);
         self.grow(kind)
     }
@@ -253,6 +278,8 @@ impl Roster {
     }
 
     fn remove(&self, kind: &TypeName) {
+        let Place { turn, .. } = self.place(kind);
+        let _turn = held(&turn);
         let Some(mut entry) = self.lock().types.remove(kind) else { return };
         info!("handler {kind} is no longer configured");
         // The dispatcher retires those that are up, when they have answered.
@@ -263,56 +290,35 @@ impl Roster {
         }
     }
 
-    fn change(&self, kind: &TypeName, before: &Handler, config: &Handler) -> Result<&'static str, String> {
-        // What concerns the dispatcher alone needs no other start.
-        let same_program = before.runs_as(config);
-        let Some((route, pushes)) = self.lock().types.get(kind).map(|entry| (entry.route, Arc::clone(&entry.pushes))) else {
-            return Err("it was removed meanwhile".into());
-        };
-        if before.informer_socket != config.informer_socket {
-            let old = self.lock().types.get_mut(kind).and_then(|entry| entry.informer.take());
-            if let Some(old) = old {
-                old.stop();
-            }
-            let informer = self.informer(kind, config, route, &pushes).map_err(|failed| failed.to_string())?;
-            if let Some(entry) = self.lock().types.get_mut(kind) {
-                entry.informer = Some(informer);
-            }
-        }
-        if !same_program {
-            self.replace(kind, Some(config))?;
-        }
-        // Those that are too many are retired by the dispatcher if they are up, when they have answered.
-        self.tell(Event::RouteChanged(route, route_config(kind, config)));
-        let over = {
-            let mut state = self.lock();
-            let Some(entry) = state.types.get_mut(kind) else { return Err("it was removed meanwhile".into()) };
-            entry.config = config.clone();
-            let kept = config.instances.min(entry.instances.len());
-            entry.instances.split_off(kept)
-        };
-        over.iter().for_each(Handle::leave);
-        self.grow(kind).map_err(|failed| failed.to_string())?;
-        Ok(if same_program { "changed" } else { "replaced" })
+    /// Replaces all instances with ones of the configuration that they have when it is their turn.
+    fn replace(&self, kind: &TypeName) -> Result<(), String> {
+        let turn = self.turn(kind)?;
+        let _turn = held(&turn);
+        let now = self.lock().types.get(kind).map(|entry| entry.config.clone());
+        let Some(config) = now else { return Err(self.no_such_type(kind)) };
+        self.replace_all(kind, &config)
     }
 
-    /// Replaces all instances with ones of this configuration, or of the one that they have when it is their turn.
-    fn replace(&self, kind: &TypeName, config: Option<&Handler>) -> Result<(), String> {
-        let turn = self.lock().types.get(kind).map(|entry| Arc::clone(&entry.turn));
-        let Some(turn) = turn else { return Err(self.no_such_type(kind)) };
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.lock().types.get(kind).map(|entry| (entry.instances.len(), entry.config.clone()));
-        let Some((instances, current)) = now else { return Err(self.no_such_type(kind)) };
-        let config = config.unwrap_or(&current);
-        for instance in 0..instances.min(config.instances) {
+    /// Replaces all instances with ones of this configuration. It is the caller's turn.
+    fn replace_all(&self, kind: &TypeName, config: &Handler) -> Result<(), String> {
+        let instances = self.lock().types.get(kind).map_or(0, |entry| entry.instances.len()).min(config.instances);
+        for instance in 0..instances {
             let Some(spec) = self.spec(kind, Some((instance, config))) else { return Err(self.no_such_type(kind)) };
-            self.replace_one(spec).map_err(|why| {
-                warn!("handler {kind} is not replaced: the new one {why}");
-                format!("the new one {why}; nothing was changed")
-            })?;
+            if let Err(why) = self.replace_one(spec) {
+                let so_far = if instance == 0 {
+                    "nothing was changed".to_owned()
+                } else {
+                    if let Some(entry) = self.lock().types.get_mut(kind) {
+                        entry.mixed |= entry.config != *config;
+                    }
+                    format!("{instance} of {instances} instances are replaced, the others go on as they were")
+                };
+                warn!("handler {kind} is not replaced: the new one {why}; {so_far}");
+                return Err(format!("the new one {why}; {so_far}"));
+            }
         }
         if let Some(entry) = self.lock().types.get_mut(kind) {
-            entry.config = config.clone();
+            entry.mixed = false;
         }
         info!("handler {kind} is replaced");
         Ok(())
@@ -375,9 +381,8 @@ impl Roster {
         if state.stopping {
             return Err(io::Error::other("the server is stopping"));
         }
-        if state.keepers.len() >= KEEPERS_KEPT {
-            state.keepers.retain(|(_, thread)| !thread.is_finished());
-        }
+        // Each that has ended would keep a descriptor.
+        state.keepers.retain(|(_, thread)| !thread.is_finished());
         let (handle, thread) = keep(spec, first, record, trial)?;
         state.keepers.push((handle.clone(), thread));
         Ok(handle)

@@ -19,6 +19,7 @@ mod informer;
 mod instances;
 mod malformed;
 mod matrix;
+mod operator;
 mod passwords;
 mod pushes;
 mod replacing;
