@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::transport::Acceptor;
 use log::{debug, error, info};
 use serde_json::Value;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,10 +60,15 @@ pub fn start(state_directory: &Path, control: Control) -> io::Result<Acceptor> {
     Acceptor::start("control".to_owned(), STACK_BYTES, &state_directory.join(SOCKET), serve)
 }
 
-fn serve(control: &Control, stream: UnixStream, open: &Arc<AtomicUsize>) {
+fn serve(control: &Control, mut stream: UnixStream, open: &Arc<AtomicUsize>) {
     if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
         open.fetch_sub(1, Ordering::Relaxed);
-        return debug!("{CONNECTIONS_MAX} commands are on the control socket already; one more is refused");
+        debug!("{CONNECTIONS_MAX} commands are on the control socket already; one more is refused");
+        let refusal =
+            protocol::informer::failure(&format!("the server has {CONNECTIONS_MAX} commands under way; try again when one is done"));
+        // There is room for it in a new connection; whoever has gone already does not hear it.
+        let _ = stream.write_all(&refusal.parts().concat());
+        return;
     }
     let (conn, control, counted) = (control.conns.next(), control.clone(), Arc::clone(open));
     let body = move || {

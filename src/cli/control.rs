@@ -77,7 +77,11 @@ fn ask_at(path: &Path, kind: &str, data: &Value, within: Duration) -> Result<Val
     };
     stream.set_write_timeout(Some(within))?;
     let question = json!({ "command": { "type": kind, "data": data } }).to_string();
-    stream.write_all(&Packet::framed(Slice::from(question.as_bytes())).parts().concat())?;
+    match stream.write_all(&Packet::framed(Slice::from(question.as_bytes())).parts().concat()) {
+        // A server that hears no more commands has said so and gone.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
 
     let mut length = [0; PREFIX_BYTES];
     read_exact(&mut stream, &mut length, deadline)?;

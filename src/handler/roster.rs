@@ -34,6 +34,9 @@ const STARTS_APART: Duration = super::supervisor::STARTS_APART;
 /// A keeper says how the first start goes within the time that its program may take to become reachable, and this.
 const TRIAL_SLACK: Duration = Duration::from_secs(15);
 
+/// Why there is no other start.
+const STOPPING: &str = "the server is stopping";
+
 /// What all handlers share.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -258,8 +261,16 @@ impl Roster {
         if tell {
             self.tell(Event::RouteChanged(route, route_config(kind, config)));
         }
-        let entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), mixed: false };
-        self.lock().types.insert(kind.clone(), entry);
+        let mut entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), mixed: false };
+        let mut state = self.lock();
+        if state.stopping {
+            drop(state);
+            // Whoever stops the server has seen to all others.
+            entry.informer.take().into_iter().for_each(Acceptor::stop);
+            return Err(Failed { what: format!("handler {kind}"), error: io::Error::other(STOPPING) });
+        }
+        state.types.insert(kind.clone(), entry);
+        drop(state);
         self.grow(kind)
     }
 
@@ -301,7 +312,13 @@ impl Roster {
 
     /// Replaces all instances with ones of this configuration. It is the caller's turn.
     fn replace_all(&self, kind: &TypeName, config: &Handler) -> Result<(), String> {
-        let instances = self.lock().types.get(kind).map_or(0, |entry| entry.instances.len()).min(config.instances);
+        let instances = {
+            let state = self.lock();
+            if state.stopping {
+                return Err(STOPPING.into());
+            }
+            state.types.get(kind).map_or(0, |entry| entry.instances.len()).min(config.instances)
+        };
         for instance in 0..instances {
             let Some(spec) = self.spec(kind, Some((instance, config))) else { return Err(self.no_such_type(kind)) };
             if let Err(why) = self.replace_one(spec) {
@@ -379,7 +396,7 @@ impl Roster {
     fn keep(&self, spec: Spec, first: Instant, record: Record, trial: Option<crossbeam_channel::Sender<Trial>>) -> io::Result<Handle> {
         let mut state = self.lock();
         if state.stopping {
-            return Err(io::Error::other("the server is stopping"));
+            return Err(io::Error::other(STOPPING));
         }
         // Each that has ended would keep a descriptor.
         state.keepers.retain(|(_, thread)| !thread.is_finished());

@@ -166,6 +166,37 @@ fn a_replacement_that_fails_halfway_says_so_and_is_undone_by_a_reload() {
 }
 
 #[test]
+fn one_command_too_many_is_told_so() {
+    let server = Home::new(&entry("x", "", ""), "", &["alice"]).serve();
+    let socket = server.home.path().join("state/control.sock");
+    let idle: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(&socket).expect("a connection")).collect();
+    for _ in 0..5 {
+        let refused = server.home.bester(&["status"]);
+        assert!(refused.code == Some(69) && refused.stderr.contains("has 16 commands under way"), "{refused:?}");
+    }
+    drop(idle);
+    server.stop();
+}
+
+#[test]
+fn what_waits_for_its_turn_when_the_server_stops_is_not_told_that_it_was_done() {
+    let home = Home::new(r#""x": { "handlerBinary": "slow" }"#, "", &["alice"]);
+    home.program("slow", SLOW);
+    let server = home.serve();
+    server.wait_for("handler x is up");
+    server.home.write("wait", "");
+    let restarts = [(); 3].map(|()| begins(&server, &["handler", "restart", "x"]));
+    server.wait_for_times("handler x started", 2);
+    // That all three are heard is not certain, and that the first one is has just been seen.
+    let home = server.stop();
+    for restart in restarts {
+        let output = restart.wait_with_output().expect("its end");
+        assert_eq!(output.status.code(), Some(69), "{output:?}");
+    }
+    drop(home);
+}
+
+#[test]
 fn a_program_that_bears_no_empty_connection_is_replaced() {
     let home = Home::new(r#""x": { "handlerBinary": "simple", "unixDomainSocketPath": "u" }"#, "", &["alice"]);
     home.program("simple", SIMPLE);
