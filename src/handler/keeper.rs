@@ -74,7 +74,7 @@ pub(super) struct Spec {
 pub(super) enum Trial {
     /// It can be asked, and the dispatcher knows.
     Up,
-    /// It cannot be started, or died before it could be asked: why.
+    /// It cannot be started, or died before it could be asked: why, in the words for its operator.
     Failed(String),
 }
 
@@ -414,7 +414,7 @@ impl Keeper {
         if self.trial.is_some() {
             // The dispatcher has not heard of it, and the one whose place it should have taken still counts.
             warn!("handler {kind} {logged}{printed}; it was to take the place of another");
-            return self.trial_ends(Trial::Failed(told));
+            return self.trial_ends(Trial::Failed(format!("{logged}{printed}")));
         }
         let again = format!("bester handler restart {kind}");
         let (times, within) = (DEATHS_MAX, DEATHS_WITHIN.as_secs());

@@ -75,8 +75,8 @@ struct Seen {
     last: Vec<Stamp>,
 }
 
-/// Of a file: which it is, how long, and when it was last changed. `None` if there is none.
-type Stamp = Option<(u64, u64, i64, i64)>;
+/// Of a file: which it is, who may do what with it, how long it is, and when it was last changed. `None` if there is none.
+type Stamp = Option<(u64, u32, u64, i64, i64)>;
 
 /// Whether the files are others than those that run, and nobody is writing them any longer.
 fn changed(seen: &mut BTreeMap<TypeName, Seen>, kind: &TypeName, files: &[PathBuf]) -> bool {
@@ -98,13 +98,14 @@ fn changed(seen: &mut BTreeMap<TypeName, Seen>, kind: &TypeName, files: &[PathBu
 
 fn stamp(file: &Path) -> Stamp {
     let metadata = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
-    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    Some((metadata.ino(), metadata.mode(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_script_that_is_removed_and_written_anew_is_a_change() {
@@ -161,6 +162,8 @@ mod tests {
         assert!(!changed(&mut seen, &kind, &files), "it was");
         assert!(changed(&mut seen, &kind, &files));
         assert!(!changed(&mut seen, &kind, &files));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).expect("permissions");
+        assert!(!changed(&mut seen, &kind, &files) && changed(&mut seen, &kind, &files), "what could not be started may be now");
         fs::remove_file(&file).expect("the file");
         assert!(!changed(&mut seen, &kind, &files) && !changed(&mut seen, &kind, &files), "there is nothing to start");
         fs::write(&file, "12345").expect("a file");

@@ -2,6 +2,7 @@
 
 use crate::fault::{delivery, entry, good};
 use crate::world::{BESTER, Home, Server};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -162,6 +163,29 @@ fn a_replacement_that_fails_halfway_says_so_and_is_undone_by_a_reload() {
         assert!(!arguments.ends_with(b"\0new\0"), "{instance}");
     }
     assert_eq!(reload(&server), "nothing has changed\n");
+    server.stop();
+}
+
+#[test]
+fn why_a_new_program_does_not_start_is_told_to_whom_ordered_it() {
+    let home = Home::new(r#""x": { "handlerBinary": "fragile" }"#, "", &["alice"]);
+    home.program("fragile", FRAGILE);
+    let server = home.serve();
+    server.wait_for("handler x is up");
+    let path = server.home.path().join("fragile");
+    for (text, mode, words) in [
+        (
+            "#!/bin/sh\necho 'no such table' >&2\nexit 3\n",
+            0o755,
+            "exited with status 3 (it printed last: no such table); nothing was changed",
+        ),
+        ("", 0o644, "/fragile: it is not executable; run: chmod +x"),
+    ] {
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("permissions");
+        let refused = server.home.bester(&["handler", "restart", "x"]);
+        assert!(refused.code == Some(69) && refused.stderr.contains(words), "{words}: {refused:?}");
+    }
     server.stop();
 }
 
