@@ -62,9 +62,10 @@ fn change(key: &str, done: &str) -> Value {
 }
 
 fn read(started: &Config) -> Result<Config, String> {
-    let next = Config::load(&started.file).map_err(|mistakes| mistakes.to_string())?;
+    let mut next = Config::load(&started.file).map_err(|mistakes| mistakes.to_string())?;
     let problems = config::problems(&next);
     if problems.is_empty() {
+        config::keep_state_directory(started, &mut next);
         return Ok(next);
     }
     Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))

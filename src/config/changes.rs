@@ -1,9 +1,11 @@
 //! What differs between two configurations, by key.
 
+use super::handlers::informers_beside;
 use super::limits::TABLE;
 use super::{Config, Handler};
 use crate::name::TypeName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// The keys that differ and only take effect when the server is started again: all but the handlers.
 pub fn fixed_changes(old: &Config, new: &Config) -> Vec<String> {
@@ -38,6 +40,23 @@ pub fn handler_changes(old: &BTreeMap<TypeName, Handler>, new: &BTreeMap<TypeNam
     kinds.into_iter().filter_map(|kind| Some((kind.clone(), change(kind)?))).collect()
 }
 
+/// Has the informers of `new` stay where those of `old` are, in or beside the state directory: a running server keeps the one
+/// that it was started with, whatever the file says by now.
+pub fn keep_state_directory(old: &Config, new: &mut Config) {
+    let (to, from) = (&old.server.state_directory, &new.server.state_directory);
+    for handler in new.handlers.values_mut() {
+        let (from, to) = match &handler.informer_directory {
+            Some(beside) => (beside.clone(), informers_beside(to)),
+            None => (from.clone(), Some(to.clone())),
+        };
+        let name = handler.informer_socket.strip_prefix(&from).map(Path::to_owned);
+        if let (Ok(name), Some(to)) = (name, to) {
+            handler.informer_socket = to.join(name);
+            handler.informer_directory = handler.informer_directory.as_ref().map(|_| to);
+        }
+    }
+}
+
 impl Handler {
     /// Whether a program that was started with this configuration need not be started again for that one: what differs
     /// concerns only how messages wait for it, how many of it there are, and whether its file is watched.
@@ -50,7 +69,6 @@ impl Handler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn config(text: &str) -> Config {
         Config::from_text(text, Path::new("/etc/bester/bester.conf")).expect("a good configuration")
@@ -65,7 +83,7 @@ mod tests {
         assert!(fixed_changes(&old, &old).is_empty() && handler_changes(&old.handlers, &old.handlers).is_empty());
         let new = config(
             r#"{"server": {"name": "x"}, "network": {"tcp6": {"port": 0}}, "limits": {"depth": 7}, "log": {"store": "warn"},
-            "accounts": {"passwordMinimum": 9}, "admin": {"info": 1}, "database": {"type": "sqlite", "path": "d"},
+            "accounts": {"passwordMinimum": 9}, "admin": {"info": {"x": 1}}, "database": {"type": "sqlite", "path": "d"},
             "handlers": {"typeMap": {
                 "a": {"handlerBinary": "/bin/a", "queue": 9}, "b": {"handlerBinary": "/bin/b", "inFlight": 2}, "d": {"handlerBinary": "/bin/d"}}}}"#,
         );
@@ -75,5 +93,21 @@ mod tests {
         let changes: Vec<_> =
             handler_changes(&old.handlers, &new.handlers).into_iter().map(|(kind, done)| format!("{kind} {done}")).collect();
         assert_eq!(changes, ["a would be changed", "b would be replaced", "c would be removed", "d would be added"]);
+    }
+
+    #[test]
+    fn another_state_directory_moves_no_informer_of_a_running_server() {
+        let at = |state: &str| {
+            config(&format!(
+                r#"{{"server": {{"stateDirectory": "{state}"}}, "network": {{"tcp4": {{"port": 0}}}}, "handlers": {{"typeMap": {{
+                "a": {{"handlerBinary": "/bin/a"}}, "b": {{"handlerBinary": "/bin/b", "user": "nobody"}},
+                "c": {{"handlerBinary": "/bin/c", "informerSocketPath": "/run/c"}}}}}}}}"#
+            ))
+        };
+        let (old, mut new) = (at("one"), at("two"));
+        assert_ne!(old.handlers, new.handlers);
+        keep_state_directory(&old, &mut new);
+        assert_eq!(old.handlers, new.handlers);
+        assert_eq!(fixed_changes(&old, &new), ["server.stateDirectory", "database"], "that it is another is still told");
     }
 }

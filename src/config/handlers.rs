@@ -147,15 +147,20 @@ impl One<'_> {
 
     /// The directory for informers of handlers that run as another user.
     fn beside_state(&self, reader: &mut Reader, key: &str) -> Option<PathBuf> {
-        let Some(name) = self.state.file_name() else {
+        let beside = informers_beside(self.state);
+        if beside.is_none() {
             let wanted = "a path, since the handler has a `user` and no directory can be made beside the state directory";
             reader.note(self.at, key.to_owned(), Fault::Missing(wanted));
-            return None;
-        };
-        let mut name = name.to_owned();
-        name.push("-informers");
-        Some(self.state.with_file_name(name))
+        }
+        beside
     }
+}
+
+/// The directory for informers that is made beside this state directory.
+pub(super) fn informers_beside(state: &Path) -> Option<PathBuf> {
+    let mut name = state.file_name()?.to_owned();
+    name.push("-informers");
+    Some(state.with_file_name(name))
 }
 
 /// `handlerBinary` and what goes with it.

@@ -22,7 +22,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use changes::{fixed_changes, handler_changes};
+pub use changes::{fixed_changes, handler_changes, keep_state_directory};
 pub use check::problems;
 pub use identity::{Account, Identity, NoIdentity};
 pub use mistake::{Fault, Mistake, Mistakes, Position};
