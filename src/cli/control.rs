@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long the server may take to answer what it does at once.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
+/// How long it may take to replace handlers: programs start as slowly as they like, and others may have their turn before.
+pub(super) const IN_ITS_TIME: Duration = Duration::from_secs(86_400);
 /// The most bytes of an answer: all handlers with their last deaths.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 

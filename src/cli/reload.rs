@@ -3,7 +3,6 @@
 use super::{Failure, control, no_free_arguments, output, parse, print};
 use crate::config;
 use serde_json::Value;
-use std::time::Duration;
 
 /// What `bester reload --help` prints.
 pub const HELP: &str = "\
@@ -27,9 +26,6 @@ Exit codes: 0 done, 64 called wrongly, 69 no server runs, or a new handler could
 (the old one goes on), 77 not permitted, 78 bad configuration.
 ";
 
-/// A handler that is replaced may take its time to start.
-const PATIENCE: Duration = Duration::from_secs(86_400);
-
 /// Carries out `bester reload` with the arguments that follow it.
 ///
 /// # Errors
@@ -50,7 +46,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         return Err(Failure { code, message: lines.join("\n") });
     }
     let kind = if matches.opt_present("dry-run") { "reloadDryRun" } else { "reload" };
-    let changes = control::ask(&config, kind, &Value::Null, PATIENCE).map_err(|error| error.into_failure(&config))?;
+    let changes = control::ask(&config, kind, &Value::Null, control::IN_ITS_TIME).map_err(|error| error.into_failure(&config))?;
     let changes = changes.as_array().map_or(&[][..], Vec::as_slice);
     let words = |change: &Value, key: &str| change[key].as_str().unwrap_or("").to_owned();
     output(|out| {
