@@ -186,3 +186,21 @@ fn frames_that_answer_nothing_are_no_sign_of_life() {
     world.alice().gets(&["bad handlerTimeout temporary #x"]);
     assert_eq!(world.handler("room").replaced(), ["did not answer within 10 s"]);
 }
+
+#[test]
+fn an_envelope_handler_of_one_request_at_a_time_names_it_all_the_same() {
+    let mut world = World::new();
+    let room = ENDS.iter().position(|(.., name)| *name == "room").expect("the room");
+    world.handlers[room].form = Some(Form { in_flight: 1, ..form("room") });
+    world.handler("room").comes_up();
+    // Something must be answered, or it would be replaced for being late.
+    world.alice().asks("room", "0", "0");
+    world.passes(Duration::from_secs(9));
+    let (.., late) = world.handlers[room].asked[0].clone();
+    world.handler("room").answers(&none());
+    world.alice().asks("room", "1", "1");
+    world.handler("room").pushes(&in_reply_to(&late, &to(&["bob"], "late")));
+    world.bob().gets(&[]);
+    world.handler("room").answers(&reply("1"));
+    world.alice().gets(&["good 0/0/0 #0", "room 1 #1", "good 1/0/0 #1"]);
+}

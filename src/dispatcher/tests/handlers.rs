@@ -237,7 +237,7 @@ fn a_late_request_with_a_connection_of_its_own_is_abandoned() {
 #[test]
 fn lines_are_asked_in_lines() {
     let mut world = World::new();
-    world.handlers[CHAT].framing = Some(Framing::Lines);
+    world.handlers[CHAT].form = Some(Form { framing: Framing::Lines, ..form("chat") });
     world.handler("chat").comes_up();
     world.alice().sends("chat", "[1,\n2]");
     assert_eq!(world.handler("chat").asked(), ["[1, 2]\n"]);

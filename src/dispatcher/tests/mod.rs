@@ -75,7 +75,8 @@ struct HandlerEnd {
     abandoned: Vec<RequestId>,
     replaced: Vec<String>,
     retired: Vec<HandlerId>,
-    framing: Option<Framing>,
+    /// How it is talked to, if not as its type is.
+    form: Option<Form>,
 }
 
 fn route(kind: &str) -> RouteConfig {

@@ -93,10 +93,8 @@ impl Handler<'_> {
         let start = self.world.starts;
         let end = self.end();
         (end.before, end.start) = (end.start, start);
-        let framing = end.framing;
+        let form = end.form.unwrap_or(form(KINDS[ENDS[self.place].0]));
         let id = self.id();
-        let mut form = form(KINDS[ENDS[self.place].0]);
-        form.framing = framing.unwrap_or(form.framing);
         self.world.handle(Event::HandlerUp(id, form));
     }
 
