@@ -416,8 +416,16 @@ impl Keeper {
             warn!("handler {kind} {logged}{printed}; it was to take the place of another");
             return self.trial_ends(Trial::Failed(format!("{logged}{printed}")));
         }
-        let again = format!("bester handler restart {kind}");
         let (times, within) = (DEATHS_MAX, DEATHS_WITHIN.as_secs());
+        let for_good = match next {
+            Next::StartsIn(_) | Next::Held | Next::Ends => None,
+            Next::AskedNotTo => Some(format!("it {told}, which says not to start it again until its operator does")),
+            Next::Broken => Some(format!("it is broken until its operator starts it again (it died {times} times, and {told} last)")),
+        };
+        let id = HandlerId { route: self.spec.route, instance: self.spec.instance as u32, start: self.start };
+        // Nobody listens at the end of the server. Before it stands in the log: whoever reads that it is down finds it so.
+        let _ = self.spec.inbound.send(Inbound::One(Event::HandlerDown { id, reason: told, for_good }));
+        let again = format!("bester handler restart {kind}");
         match next {
             Next::Ends => info!("handler {kind} has ended: {logged}"),
             Next::Held => warn!("handler {kind} {logged}{printed}"),
@@ -428,13 +436,6 @@ impl Keeper {
                  its messages are refused until: {again}"
             ),
         }
-        let for_good = match next {
-            Next::StartsIn(_) | Next::Held | Next::Ends => None,
-            Next::AskedNotTo => Some(format!("it {told}, which says not to start it again until its operator does")),
-            Next::Broken => Some(format!("it is broken until its operator starts it again (it died {times} times, and {told} last)")),
-        };
-        let id = HandlerId { route: self.spec.route, instance: self.spec.instance as u32, start: self.start };
-        let _ = self.spec.inbound.send(Inbound::One(Event::HandlerDown { id, reason: told, for_good })); // nobody listens at the end of the server
     }
 
     fn trial_ends(&mut self, how: Trial) {

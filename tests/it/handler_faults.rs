@@ -204,7 +204,7 @@ fn what_is_no_frame_ends_a_handler() {
 
 #[test]
 fn what_follows_an_answer_that_nobody_asked_for_is_not_read() {
-    let line = "handler x gave an answer that nobody had asked for; it will be started again";
+    let line = "handler x gave an answer that nobody had asked for";
     let begin = r#""begin=[[\"exit_unless\",\"once\",1]]""#;
     let (server, mut alice) = serve(begin, "");
     server.home.write("once", "");
