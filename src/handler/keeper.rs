@@ -7,7 +7,7 @@
 use super::dialer::{Dialer, Dialing, UnderWay};
 use super::not_started::is_shortage;
 use super::orders::{Handle, Minding, Order};
-use super::process::{self, Birth, Channel, Process};
+use super::process::{self, Birth, Channel, LOOK_EVERY, Process};
 use super::record::{Death, Record};
 use super::running::{Ends, Running, Stopper};
 use super::stderr::Lines;
@@ -43,8 +43,6 @@ const STACK_BYTES: usize = 256 << 10;
 const ORDERS_MAX: usize = 64;
 /// The exit code by which a program says that starting it again would change nothing, as with s6.
 const DO_NOT_RESTART: i32 = 125;
-/// How often it is looked whether a program can be asked by now.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a keeper must know.
 #[derive(Debug, Clone)]
@@ -197,11 +195,12 @@ impl Keeper {
     fn look_whether_reachable(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(running) = &mut self.running else { return };
         let Some(until) = running.reachable_until else { return };
-        let late = Instant::now() >= until;
+        let now = Instant::now();
+        let late = now >= until;
         if running.channel.is_some() {
             // It may have much to load: meanwhile the other one answers. How long it may take is for it to say; it is
             // asked in the end, whatever it does.
-            if late || running.process.as_mut().is_none_or(Process::rests) {
+            if late || running.process.as_mut().is_none_or(|process| process.rests(now)) {
                 running.reachable_until = None;
                 inputs.push_back(Input::Reachable);
             }

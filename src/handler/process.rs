@@ -11,6 +11,7 @@ use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// What a program gets of the server's own environment: where things are and how people write, and nothing that
 /// could be a secret.
@@ -27,6 +28,7 @@ pub(super) struct Process {
     /// changed since the time before.
     worked: Option<(usize, u64)>,
     slept: u32,
+    looked: Option<Instant>,
 }
 
 /// How a program ended.
@@ -110,7 +112,7 @@ fn spawn(birth: &Birth<'_>, program: &Program, identity: Option<&Identity>) -> i
     drop(command);
     let pid = Pid::from_child(&child);
     match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok(Started { process: Process { child, pid, pidfd, worked: None, slept: 0 }, channel, stderr }),
+        Ok(pidfd) => Ok(Started { process: Process { child, pid, pidfd, worked: None, slept: 0, looked: None }, channel, stderr }),
         Err(error) => {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
@@ -176,15 +178,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has started up, as far as can be seen from outside: it and all that it started have slept since the
-    /// last two times that this was asked. Asked at once after the start it would be wrong; the time between two
-    /// questions must be longer than a program that starts sleeps.
-    pub(super) fn rests(&mut self) -> bool {
-        let now = family(self.child.id());
-        let slept = now.is_some() && now == self.worked;
-        self.worked = now;
+    /// Whether it has started up, as far as can be seen from outside: it and all that it started have slept for
+    /// [`RESTED`] looks, none sooner than [`LOOK_EVERY`] after the one before. A program that starts sleeps too, when it
+    /// reads a file, but not for so long.
+    pub(super) fn rests(&mut self, now: Instant) -> bool {
+        if self.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+            return false;
+        }
+        self.looked = Some(now);
+        let worked = family(self.child.id());
+        let slept = worked.is_some() && worked == self.worked;
+        self.worked = worked;
         self.slept = if slept { self.slept + 1 } else { 0 };
-        self.slept >= 2
+        self.slept >= RESTED
     }
 
     /// Readable once it is dead.
@@ -203,6 +209,10 @@ impl Drop for Process {
     }
 }
 
+/// How often it is looked whether a program can be asked by now.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// After so many looks without any work it has started up.
+const RESTED: u32 = 3;
 /// So many processes of a handler are looked at.
 const FAMILY_MAX: usize = 64;
 
