@@ -140,7 +140,8 @@ fn a_new_program_that_dies_at_its_start_is_not_swapped_in() {
     let begin = r#"begin=[["if_there","sick",[["print","no such table\n"],["exit",4]]]]"#;
     let ways = [("stdio", Way::Stdio), ("socket", Way::Socket), ("single", Way::Single), ("kept", Way::Kept)];
     let server = home(&ways.map(|(kind, way)| way.entry(kind, None, &[begin], "")).concat()).serve();
-    server.wait_for_times(" is up\n", ways.len());
+    let mut first = Sender::new(server.log_in("alice"), "first");
+    ways.iter().for_each(|(kind, _)| first.works(kind));
     let one = |kind: &str| {
         let before = pids(&server, kind);
         let finished = restart(&server, kind);
