@@ -207,23 +207,16 @@ impl Keeper {
             return;
         }
         let HandlerTransport::Unix { path, persistent } = &self.spec.config.transport else { return };
-        let found = unix::Listening::find(path).and_then(|listening| {
-            let listening = Arc::new(listening);
-            let ends = if *persistent {
-                Ends::of(listening.connect(LOOK_EVERY).or_else(|_| unix::connect(path, LOOK_EVERY))?)
-            } else {
-                Ends::PerMessage(Some(Arc::clone(&listening)))
-            };
-            Ok((listening, ends))
-        });
-        if let Ok((listening, ends)) = found {
+        let ours = self.spec.config.program.is_some();
+        if let Ok((listening, ends)) = Ends::find(path, *persistent, ours, LOOK_EVERY) {
             running.reachable_until = None;
-            running.listening = Some(listening);
+            running.listening = listening;
             running.channel = Some(ends);
             inputs.push_back(Input::Reachable);
         } else if late {
             running.reachable_until = None;
-            let words = format!("did not listen at its socket within {} s", self.spec.config.timeout.as_secs());
+            let what = if ours { "listen at" } else { "accept a connection to" };
+            let words = format!("did not {what} its socket within {} s", self.spec.config.timeout.as_secs());
             inputs.push_back(Input::Replace(Complaint::with(words, path.display())));
         }
     }
@@ -276,9 +269,11 @@ impl Keeper {
         let (config, kind) = (&self.spec.config, &self.spec.kind);
         let mut running = Running::default();
         let Some(program) = &config.program else {
-            running.channel = Some(self.ends_elsewhere()?);
+            running.channel = self.ends_elsewhere()?;
+            let reachable = running.channel.is_some();
+            running.reachable_until = (!reachable).then(|| Instant::now() + config.timeout);
             self.running = Some(running);
-            return Ok(true);
+            return Ok(reachable);
         };
         if let HandlerTransport::Unix { path, .. } = &config.transport {
             // The one whose place this is to take listens there still, and is reached all the same.
@@ -309,16 +304,19 @@ impl Keeper {
         Ok(reachable)
     }
 
-    /// The connection to a program that somebody else runs.
-    fn ends_elsewhere(&self) -> Result<Ends, Input> {
-        match &self.spec.config.transport {
-            HandlerTransport::Unix { path, persistent: true } => {
-                unix::connect(path, self.spec.config.timeout).map(Ends::of).map_err(|error| {
-                    let why = Complaint::with("cannot be reached", format_args!("{}: {error}", path.display()));
-                    Input::StartFailed { why, shortage: false }
-                })
+    /// The connection to a program that somebody else runs; none while that one accepts nothing. It is looked at again and
+    /// again, and not waited for: orders are heard meanwhile.
+    fn ends_elsewhere(&self) -> Result<Option<Ends>, Input> {
+        let HandlerTransport::Unix { path, persistent: true } = &self.spec.config.transport else {
+            return Ok(Some(Ends::PerMessage(None)));
+        };
+        match unix::connect(path, LOOK_EVERY) {
+            Ok(stream) => Ok(Some(Ends::of(stream))),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => {
+                let why = Complaint::with("cannot be reached", format_args!("{}: {error}", path.display()));
+                Err(Input::StartFailed { why, shortage: false })
             }
-            _ => Ok(Ends::PerMessage(None)),
         }
     }
 

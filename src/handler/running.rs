@@ -6,7 +6,7 @@ use super::stderr::Lines;
 use crate::connection::handler::{Complaint, End};
 use crate::name::TypeName;
 use crate::outlet::Outlet;
-use crate::transport::unix::Listening;
+use crate::transport::unix::{self, Listening};
 use crate::transport::{PipeStop, Sink, Socket, SocketReader, Source};
 use crossbeam_channel::Sender;
 use log::info;
@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Of what a program prints, so much is taken before anything else gets its turn.
 const STDERR_BYTES_A_TURN: usize = 256 << 10;
@@ -60,6 +61,20 @@ pub(super) enum Stopper {
 }
 
 impl Ends {
+    /// Those of a program that is to listen at `path`, once it does. What is `ours` is reached also when its name is another's.
+    pub(super) fn find(path: &Path, persistent: bool, ours: bool, within: Duration) -> io::Result<(Option<Arc<Listening>>, Ends)> {
+        if !ours {
+            return Ok((None, Ends::of(unix::connect(path, within)?)));
+        }
+        let listening = Arc::new(Listening::find(path)?);
+        let ends = if persistent {
+            Ends::of(listening.connect(within).or_else(|_| unix::connect(path, within))?)
+        } else {
+            Ends::PerMessage(Some(Arc::clone(&listening)))
+        };
+        Ok((Some(listening), ends))
+    }
+
     pub(super) fn of(stream: UnixStream) -> Ends {
         let socket = Arc::new(Socket::Unix(stream));
         Ends::Stream(Source::Socket(SocketReader::new(Arc::clone(&socket))), Sink::Socket(Arc::clone(&socket)), Stopper::Socket(socket))

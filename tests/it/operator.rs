@@ -2,6 +2,7 @@
 
 use crate::fault::{delivery, entry, good};
 use crate::world::{BESTER, Home, Server};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -187,6 +188,17 @@ fn why_a_new_program_does_not_start_is_told_to_whom_ordered_it() {
         assert!(refused.code == Some(69) && refused.stderr.contains(words), "{words}: {refused:?}");
     }
     server.stop();
+}
+
+#[test]
+fn a_program_of_somebody_else_that_accepts_nothing_does_not_hold_up_the_end() {
+    let home = Home::new(r#""x": { "unixDomainSocketPath": "u", "connection": "persistent", "timeoutSeconds": 3600 }"#, "", &["alice"]);
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    bind(&socket, &SocketAddrUnix::new(home.path().join("u")).expect("a short path")).expect("a free path");
+    listen(&socket, 0).expect("a listener");
+    // The one place that there is.
+    let _waits = UnixStream::connect(home.path().join("u")).expect("a connection");
+    home.serve().stop();
 }
 
 #[test]
