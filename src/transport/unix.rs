@@ -12,6 +12,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+/// Whoever accepts nothing for so long listens all the same.
+const LOOK_WITHIN: Duration = Duration::from_millis(100);
+
 /// Listens at `path` with the permission bits `mode`.
 ///
 /// Errors: `AddrInUse` if somebody listens there; `AlreadyExists` if there is something that is no socket.
@@ -66,8 +69,10 @@ pub fn remove_stale(path: &Path) -> io::Result<()> {
     if !kind.is_socket() {
         return Err(not_a_socket());
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")),
+    let taken = || Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there"));
+    match connect(path, LOOK_WITHIN) {
+        Ok(_) => taken(),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => taken(),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) => Err(error),
     }
@@ -163,6 +168,7 @@ mod tests {
         rustix::net::listen(&listener, 0).expect("a listener");
         let _waiting = connect(&path, within).expect("there is one place");
         assert_eq!(connect(&path, within).expect_err("no place").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(remove_stale(&path).expect_err("somebody is there").kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
