@@ -49,7 +49,7 @@ impl Dispatcher {
         let route = self.routes.get(route_id);
         route.asked += 1;
         let place = route.lane_for(conn);
-        let at_once = route.lanes[place].waiting.is_empty() && route.has_room(place);
+        let at_once = route.lanes[place].waiting.is_empty() && route.is_free(place);
         let deadline = now + route.config.queue_wait;
         if !at_once {
             let failure = if route.is_broken() {
@@ -73,17 +73,17 @@ impl Dispatcher {
         } else {
             self.routes.get(route_id).lanes[place].waiting.push_back(waiting);
             self.wake_at(deadline);
+            self.pump(now, route_id, place, effects);
         }
     }
 
     /// Hands over what waits for an instance of a handler, as far as it may be asked.
     pub(super) fn pump(&mut self, now: Instant, route_id: RouteId, place: usize, effects: &mut Vec<Effect>) {
         loop {
-            let route = self.routes.get(route_id);
-            if !route.has_room(place) {
-                return;
-            }
-            let Some(waiting) = route.lanes[place].waiting.pop_front() else { return };
+            let Dispatcher { routes, messages, .. } = self;
+            let route = routes.get(route_id);
+            let Some(next) = route.next(place, |key| messages.conn(key)) else { return };
+            let Some(waiting) = route.lanes[place].waiting.remove(next) else { return };
             self.hand_over(now, route_id, place, waiting, effects);
         }
     }

@@ -28,11 +28,6 @@ impl Form {
         !self.envelope && !self.per_message
     }
 
-    /// Whether a request is answered before those that were asked after it.
-    pub(super) fn in_order(&self) -> bool {
-        self.tells_by_order() || self.in_flight == 1
-    }
-
     /// Whether the handler is told what became of its answers, if it asks for that. One that gets plain data would take
     /// it for a message, and one with a connection for each message has none left to be told on.
     pub(super) fn is_told_outcomes(&self) -> bool {
@@ -120,12 +115,9 @@ mod tests {
     #[test]
     fn only_a_handler_that_can_tell_it_from_a_message_is_told_of_its_answers() {
         for (envelope, per_message) in [(true, false), (true, true), (false, false), (false, true)] {
-            let form = Form { envelope, per_message, framing: Framing::Length, in_flight: 2, timeout: Duration::ZERO };
+            let form = Form { envelope, per_message, framing: Framing::Length, in_flight: 1, timeout: Duration::ZERO };
             assert_eq!(form.is_told_outcomes(), envelope && !per_message, "{envelope} {per_message}");
-            assert_eq!(form.in_order(), !envelope && !per_message, "{envelope} {per_message}");
-            let one = Form { in_flight: 1, ..form };
-            assert!(one.in_order(), "there is no other to overtake it");
-            assert_eq!(one.tells_by_order(), form.in_order(), "but a late answer is told from the next by what it names");
+            assert_eq!(form.tells_by_order(), !envelope && !per_message, "{envelope} {per_message}");
         }
     }
 }

@@ -3,10 +3,10 @@
 //! handled in order.
 
 use super::lane::{Lane, Start};
-use super::requests::Waiting;
+use super::requests::{MessageKey, Waiting};
 use crate::logging::Quota;
 use crate::name::{ConnId, HandlerId, RouteId, TypeName};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use log::warn;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -178,13 +178,24 @@ impl Route {
         self.lanes.iter().find(|lane| lane.up.is_none()).map_or("", |lane| &lane.down.reason)
     }
 
-    /// Whether this instance can be asked one thing more.
-    pub(super) fn has_room(&self, place: usize) -> bool {
-        let Some(up) = self.lanes.get(place).and_then(|lane| lane.up.as_ref()) else { return false };
-        // What is answered in order is answered before the next start gets anything: otherwise a message could overtake
-        // the one before it.
-        let held = || self.leaving.iter().any(|start| start.id.place() == place && start.form.in_order() && !start.under_way.is_empty());
-        up.has_room() && (self.leaving.is_empty() || !held())
+    /// Whether this instance can be asked the next thing at once: it has room, and takes the place of nobody.
+    pub(super) fn is_free(&self, place: usize) -> bool {
+        let up = self.lanes.get(place).and_then(|lane| lane.up.as_ref());
+        up.is_some_and(Start::has_room) && self.leaving.is_empty()
+    }
+
+    /// Which of the requests that wait for this instance is to be handed over next, if it can be asked. While the start
+    /// before still answers, its connections wait: otherwise a message could overtake the one before it. `conn_of` tells
+    /// whose message it is.
+    pub(super) fn next(&self, place: usize, conn_of: impl Fn(MessageKey) -> Option<ConnId>) -> Option<usize> {
+        let lane = self.lanes.get(place)?;
+        if !lane.up.as_ref()?.has_room() || lane.waiting.is_empty() {
+            return None;
+        }
+        let before = self.leaving.iter().filter(|start| start.id.place() == place);
+        let busy: HashSet<ConnId> = before.flat_map(|start| &start.under_way).filter_map(|request| conn_of(request.message)).collect();
+        let waits = |waiting: &Waiting| !busy.is_empty() && conn_of(waiting.message).is_some_and(|conn| busy.contains(&conn));
+        lane.waiting.iter().position(|waiting| !waits(waiting))
     }
 
     /// A start that can be asked, or that still answers.

@@ -19,19 +19,32 @@ fn the_next_start_is_asked_once_the_old_one_has_answered() {
 }
 
 #[test]
-fn where_answers_name_their_request_both_are_asked_at_once() {
-    for kind in ["room", "each"] {
+fn a_connection_waits_for_its_own_messages_and_no_other_does() {
+    for kind in ["chat", "room", "each"] {
         let mut world = World::new();
         world.alice().asks(kind, "1", "x");
         world.handler(kind).comes_up();
         world.alice().asks(kind, "2", "y");
-        assert_eq!(world.handler(kind).asked().len(), 2);
-        world.handler(kind).answers_nth(1, &reply("2"));
-        world.alice().gets(&[&format!("{kind} 2 #y"), "good 1/0/0 #y"]);
+        world.bob().asks(kind, "3", "z");
+        let asked = world.handler(kind).asked();
+        assert!(asked.len() == 2 && asked[1].contains('3'), "{kind}: {asked:?}");
+        world.handler(kind).answers_nth(1, &reply("3"));
+        world.bob().gets(&[&format!("{kind} 3 #z"), "good 1/0/0 #z"]);
+        assert_eq!(world.handler(kind).asked().len(), 1, "{kind}: what alice sent must not overtake what she sent before");
         world.handler(kind).answers(&reply("1"));
-        world.alice().gets(&[&format!("{kind} 1 #x"), "good 1/0/0 #x"]);
         assert_eq!(world.handler(kind).retires(), 1);
+        world.handler(kind).answers(&reply("2"));
+        world.alice().gets(&[&format!("{kind} 1 #x"), "good 1/0/0 #x", &format!("{kind} 2 #y"), "good 1/0/0 #y"]);
     }
+}
+
+#[test]
+fn what_nobody_sent_waits_for_nobody() {
+    let mut world = World::new();
+    world.handler("room").pushes(&pass_on("hall", "1"));
+    world.handler("hall").comes_up();
+    world.handler("room").pushes(&pass_on("hall", "2"));
+    assert_eq!(world.handler("hall").asked().len(), 2);
 }
 
 #[test]
