@@ -3,7 +3,7 @@
 use crate::fault::{delivery, entry, good};
 use crate::world::{BESTER, Home, Server};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -143,6 +143,25 @@ fn a_program_that_cannot_be_started_leaves_the_informer_where_it_was() {
     assert_eq!(reload(&server), "nothing has changed\n");
     UnixStream::connect(server.home.path().join("state/informer-x.sock")).expect("the informer of the old one");
     assert!(!server.home.path().join("elsewhere").exists());
+    server.stop();
+}
+
+#[test]
+fn the_informer_belongs_to_the_user_that_the_handler_has_by_now() {
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else may start programs as another user
+    }
+    let home = Home::new(r#""x": { "handlerBinary": "slow", "informerSocketPath": "i/x.sock" }"#, "", &["alice"]);
+    home.program("slow", SLOW);
+    std::fs::create_dir(home.path().join("i")).expect("a directory");
+    for directory in ["", "i"] {
+        std::fs::set_permissions(home.path().join(directory), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    }
+    let server = home.serve();
+    server.wait_for("handler x is up");
+    configure(&server, r#""slow","#, r#""slow", "user": "65534","#);
+    assert_eq!(reload(&server), "handlers.typeMap.x: replaced\n");
+    assert_eq!(std::fs::metadata(server.home.path().join("i/x.sock")).expect("a socket").uid(), 65534);
     server.stop();
 }
 
