@@ -21,18 +21,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 const STACK_BYTES: usize = 128 << 10;
-/// Connections of one handler to its informer at once.
+/// Connections of one process of a handler to its informer at once.
 const CONNECTIONS_MAX: usize = 16;
 /// How deep the data of a pushed answer lies in it.
 const ANSWER_DEPTH: usize = 8;
+
+/// How much all processes of a handler may ask and say together.
+#[derive(Debug)]
+pub(super) struct Voice {
+    /// What they may say without being asked.
+    pub(super) pushes: Arc<Allowance>,
+    connections_max: AtomicUsize,
+}
+
+impl Voice {
+    pub(super) fn new(pushes: Allowance, instances: usize) -> Voice {
+        let voice = Voice { pushes: Arc::new(pushes), connections_max: AtomicUsize::new(0) };
+        voice.is_of(instances);
+        voice
+    }
+
+    /// There are so many processes, and one more while one is replaced.
+    pub(super) fn is_of(&self, instances: usize) {
+        self.connections_max.store(CONNECTIONS_MAX * (instances + 1), Ordering::Relaxed);
+    }
+}
 
 /// What connections to informers share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     /// Whose informer it is.
     pub(super) route: RouteId,
-    /// What the handler may say without being asked.
-    pub(super) pushes: Arc<Allowance>,
+    /// How much the handler may ask and say.
+    pub(super) voice: Arc<Voice>,
     /// To the dispatcher.
     pub(super) inbound: Inlet,
     /// Numbers for connections.
@@ -71,9 +92,10 @@ fn listen_for(path: &Path, directory: Option<&Path>, identity: Option<&Identity>
 }
 
 fn serve(kind: &TypeName, stream: UnixStream, shared: &Shared, open: &Arc<AtomicUsize>, quota: &mut Quota) {
-    if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+    let most = shared.voice.connections_max.load(Ordering::Relaxed);
+    if open.fetch_add(1, Ordering::Relaxed) >= most {
         open.fetch_sub(1, Ordering::Relaxed);
-        let words = || format!("has {CONNECTIONS_MAX} connections to its informer already; one more is refused");
+        let words = || format!("has {most} connections to its informer already; one more is refused");
         return quota.line(Instant::now(), words, &mut |line| warn!("handler {kind} {line}"));
     }
     let (conn, shared, counted) = (shared.conns.next(), shared.clone(), Arc::clone(open));
@@ -97,7 +119,7 @@ impl Shared {
         }
         let data = question.data.ok_or("command.data is missing: push takes what the handler would answer")?;
         let answer = protocol::handler::parse(&Frame::from(data.bytes()), self.depth_max, self.recipients_max);
-        let pause = self.pushes.take(Instant::now(), 1);
+        let pause = self.voice.pushes.take(Instant::now(), 1);
         if !pause.is_zero() {
             // Whoever says too much is heard more slowly.
             std::thread::sleep(pause);

@@ -5,7 +5,7 @@
 
 mod change;
 
-use super::informer;
+use super::informer::{self, Voice};
 use super::keeper::{Spec, Trial, keep};
 use super::orders::Handle;
 use super::record::Record;
@@ -83,7 +83,7 @@ struct Place {
 struct Entry {
     route: RouteId,
     config: Handler,
-    pushes: Arc<Allowance>,
+    voice: Arc<Voice>,
     instances: Vec<Handle>,
     informer: Option<Acceptor>,
     /// Not all instances are of this configuration: some were replaced with ones of another, and the next one failed.
@@ -256,12 +256,12 @@ impl Roster {
         let Place { route, turn } = self.place(kind);
         let _turn = held(&turn);
         let limits = &self.surroundings.limits;
-        let pushes = Arc::new(Allowance::new(limits.pushes_per_second, limits.push_burst));
-        let informer = self.informer(kind, config, route, &pushes)?;
+        let voice = Arc::new(Voice::new(Allowance::new(limits.pushes_per_second, limits.push_burst), config.instances));
+        let informer = self.informer(kind, config, route, &voice)?;
         if tell {
             self.tell(Event::RouteChanged(route, route_config(kind, config)));
         }
-        let mut entry = Entry { route, config: config.clone(), pushes, instances: Vec::new(), informer: Some(informer), mixed: false };
+        let mut entry = Entry { route, config: config.clone(), voice, instances: Vec::new(), informer: Some(informer), mixed: false };
         let mut state = self.lock();
         if state.stopping {
             drop(state);
@@ -389,7 +389,7 @@ impl Roster {
             inbound: self.surroundings.inbound.clone(),
             limits: self.surroundings.limits.clone(),
             starts: self.starts.clone(),
-            pushes: Arc::clone(&entry.pushes),
+            pushes: Arc::clone(&entry.voice.pushes),
         })
     }
 
@@ -405,11 +405,11 @@ impl Roster {
         Ok(handle)
     }
 
-    fn informer(&self, kind: &TypeName, config: &Handler, route: RouteId, pushes: &Arc<Allowance>) -> Result<Acceptor, Failed> {
+    fn informer(&self, kind: &TypeName, config: &Handler, route: RouteId, voice: &Arc<Voice>) -> Result<Acceptor, Failed> {
         let Surroundings { inbound, conns, outgoing, limits, .. } = &self.surroundings;
         let shared = informer::Shared {
             route,
-            pushes: Arc::clone(pushes),
+            voice: Arc::clone(voice),
             inbound: inbound.clone(),
             conns: conns.clone(),
             outgoing: Arc::clone(outgoing),

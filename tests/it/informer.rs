@@ -129,8 +129,8 @@ fn quit_is_answered_and_ends_the_connection() {
 #[test]
 fn too_many_connections_are_refused_and_the_log_is_not_filled_with_it() {
     let (server, _clients) = people();
-    let mut open: Vec<Client> = (0..16).map(|_| informer(&server)).collect();
-    assert_eq!(asks(&mut open[15], &json!({ "type": "isClient", "data": "bob" })), true);
+    let mut open: Vec<Client> = (0..32).map(|_| informer(&server)).collect();
+    assert_eq!(asks(&mut open[31], &json!({ "type": "isClient", "data": "bob" })), true);
     let count = 2000;
     for _ in 0..count {
         informer(&server).is_closed();

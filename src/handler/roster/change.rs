@@ -43,6 +43,7 @@ impl Roster {
             let mut state = self.lock();
             let Some(entry) = state.types.get_mut(kind) else { return Err("it was removed meanwhile".into()) };
             entry.config = config.clone();
+            entry.voice.is_of(config.instances);
             let kept = config.instances.min(entry.instances.len());
             entry.instances.split_off(kept)
         };
@@ -58,12 +59,12 @@ impl Roster {
         if !moves && owner(before) == owner(config) {
             return Ok(None);
         }
-        let now = self.lock().types.get_mut(kind).map(|entry| (entry.route, Arc::clone(&entry.pushes), entry.informer.take()));
-        let Some((route, pushes, mut old)) = now else { return Err(self.no_such_type(kind)) };
+        let now = self.lock().types.get_mut(kind).map(|entry| (entry.route, Arc::clone(&entry.voice), entry.informer.take()));
+        let Some((route, voice, mut old)) = now else { return Err(self.no_such_type(kind)) };
         if let Some(old) = old.take_if(|_| !moves) {
             old.stop();
         }
-        match self.informer(kind, config, route, &pushes) {
+        match self.informer(kind, config, route, &voice) {
             Ok(new) => {
                 self.has_informer(kind, Some(new));
                 Ok(Some(Exchanged { old }))
@@ -76,12 +77,12 @@ impl Roster {
     }
 
     fn put_informer_back(&self, kind: &TypeName, before: &Handler, exchanged: Exchanged) {
-        let now = self.lock().types.get_mut(kind).map(|entry| (entry.route, Arc::clone(&entry.pushes), entry.informer.take()));
-        let Some((route, pushes, new)) = now else { return };
+        let now = self.lock().types.get_mut(kind).map(|entry| (entry.route, Arc::clone(&entry.voice), entry.informer.take()));
+        let Some((route, voice, new)) = now else { return };
         if let Some(new) = new {
             new.stop();
         }
-        let again = || self.informer(kind, before, route, &pushes).map_err(|failed| warn!("handler {kind} has no informer: {failed}")).ok();
+        let again = || self.informer(kind, before, route, &voice).map_err(|failed| warn!("handler {kind} has no informer: {failed}")).ok();
         self.has_informer(kind, exchanged.old.or_else(again));
     }
 
