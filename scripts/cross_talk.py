@@ -334,7 +334,7 @@ class Server:
 
 
 def run(requests, program):
-    each = max(1, requests // SENDERS // len(TYPES))
+    each = -(-requests // (SENDERS * len(TYPES)))  # rounded up
     # A death costs a type more than a second, so there are so many in each and no more.
     of_type = each * SENDERS
     deaths = min(80, max(6, of_type / 150))
