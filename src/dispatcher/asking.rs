@@ -110,7 +110,7 @@ impl Dispatcher {
         };
         start.under_way.push_back(Request { id, message: key, hops, deadline });
         self.wake_at(deadline);
-        effects.push(Effect::Ask(handler, id, packet));
+        effects.push(Effect::Ask(handler.start, id, packet));
     }
 
     pub(super) fn unanswered(
@@ -133,7 +133,7 @@ impl Dispatcher {
     pub(super) fn answered_one(&mut self, now: Instant, handler: HandlerId, effects: &mut Vec<Effect>) {
         let route = self.routes.get(handler.route);
         if !route.leaving.is_empty() && route.leaving.iter().any(|start| start.id == handler && start.under_way.is_empty()) {
-            effects.push(Effect::Retire(handler));
+            effects.push(Effect::Retire(handler.start));
         }
         self.pump(now, handler.route, handler.place(), effects);
     }

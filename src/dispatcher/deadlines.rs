@@ -42,7 +42,7 @@ impl Dispatcher {
             let silent = start.answered.is_none_or(|answered| answered + timeout <= request.deadline);
             let trusted = start.form.envelope && !silent;
             if start.form.per_message {
-                effects.push(Effect::Abandon(id, request.id));
+                effects.push(Effect::Abandon(id.start, request.id));
             }
             let reason = format!("did not answer within {} s", timeout.as_secs());
             let message = format!("handler {} {reason}", self.routes.kind(id.route));

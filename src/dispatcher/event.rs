@@ -4,7 +4,7 @@ use super::lane::Form;
 use super::routes::RouteConfig;
 use crate::frame::{Packet, Slice};
 use crate::gate::CloseReason;
-use crate::name::{ConnId, HandlerId, RequestId, RouteId, Username};
+use crate::name::{ConnId, HandlerId, RequestId, RouteId, StartId, Username};
 use crate::protocol::handler::{Answer, WrongAnswer};
 use crate::protocol::informer::Question;
 use crate::protocol::reason::Reason;
@@ -194,17 +194,17 @@ pub enum Effect {
     /// Forget a connection that is gone.
     Forget(ConnId),
     /// Ask a handler.
-    Ask(HandlerId, RequestId, Packet),
+    Ask(StartId, RequestId, Packet),
     /// Tell a handler what became of its answer.
-    Tell(HandlerId, Packet),
+    Tell(StartId, Packet),
     /// Nobody waits any longer for the answer to this request, which has a connection of its own.
-    Abandon(HandlerId, RequestId),
+    Abandon(StartId, RequestId),
     /// This start of a handler cannot be trusted any longer, for this reason: end it and start it again.
-    Replace(HandlerId, String),
+    Replace(StartId, String),
     /// This start of a handler is asked nothing more and has answered everything: it may end.
-    Retire(HandlerId),
+    Retire(StartId),
     /// Nothing more is written to this start of a handler.
-    Detach(HandlerId),
+    Detach(StartId),
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
 }

@@ -15,14 +15,14 @@ use std::time::Instant;
 impl Dispatcher {
     pub(super) fn handler_up(&mut self, now: Instant, id: HandlerId, form: Form, effects: &mut Vec<Effect>) {
         if !self.routes.knows(id.route) {
-            return effects.push(Effect::Retire(id));
+            return effects.push(Effect::Retire(id.start));
         }
         let is_wanted = self.routes.is_named(id.route);
         let route = self.routes.get(id.route);
         if !is_wanted || id.place() >= route.lanes.len() {
             // The configuration has changed while it was being started.
             route.leaving.push(Start::new(id, form));
-            return effects.push(Effect::Retire(id));
+            return effects.push(Effect::Retire(id.start));
         }
         info!("{} is up", name(route, id.instance));
         // Whoever starts handlers says when one has ended: one that is still here is being replaced.
@@ -44,7 +44,7 @@ impl Dispatcher {
         if let Some(start) = start {
             route.end_complaints();
             let message = format!("handler {} {reason}", route.config.kind);
-            effects.push(Effect::Detach(id));
+            effects.push(Effect::Detach(id.start));
             for request in start.under_way {
                 self.request_failed(id.route, request.message, Failure::Reason(Reason::HandlerCrashed, message.clone()), effects);
             }
@@ -54,7 +54,7 @@ impl Dispatcher {
 
     /// A start of a handler that can no longer be trusted with answers: what it was asked comes to nothing.
     pub(super) fn replace(&mut self, now: Instant, id: HandlerId, reason: &str, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Replace(id, reason.to_owned()));
+        effects.push(Effect::Replace(id.start, reason.to_owned()));
         self.handler_down(now, id, reason, None, effects);
     }
 
@@ -138,7 +138,7 @@ impl Dispatcher {
 /// Of a start that leaves, and whether it has answered everything already.
 fn retire(left: Option<(HandlerId, bool)>, effects: &mut Vec<Effect>) {
     if let Some((id, true)) = left {
-        effects.push(Effect::Retire(id));
+        effects.push(Effect::Retire(id.start));
     }
 }
 

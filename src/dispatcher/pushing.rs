@@ -86,7 +86,7 @@ impl Told {
             (Told::Nobody, _) | (Told::Handler(..), None) => {}
             (Told::Handler(handler, framing), Some(id)) => {
                 let report = report::bad(kind, Some(&Id::Client(id.clone())), reason, words);
-                effects.push(Effect::Tell(handler, report.framed_as(framing)));
+                effects.push(Effect::Tell(handler.start, report.framed_as(framing)));
             }
             (Told::Informer(conn), _) => effects.push(Effect::Send(conn, informer::failure(words))),
         }
@@ -106,7 +106,7 @@ impl Told {
             (Told::Nobody, _) | (Told::Handler(..), None) => {}
             (Told::Handler(handler, framing), Some(id)) => {
                 let report = report::outcome_for_handler(kind, &Id::Client(id.clone()), message_id, counts, missed);
-                effects.push(Effect::Tell(handler, report.framed_as(framing)));
+                effects.push(Effect::Tell(handler.start, report.framed_as(framing)));
             }
             (Told::Informer(conn), _) => {
                 let data = report::outcome_data(message_id, counts, missed);

@@ -247,19 +247,19 @@ impl Runner {
                     tables.collected -= attached.packets.len();
                 }
             }
-            Effect::Ask(handler, request, packet) => match tables.links.get(&handler.start) {
+            Effect::Ask(start, request, packet) => match tables.links.get(&start) {
                 Some(Linked { link: Link::PerMessage(link), .. }) => link.ask(request, packet),
-                _ => tables.write_to_handler(handler.start, packet),
+                _ => tables.write_to_handler(start, packet),
             },
-            Effect::Tell(handler, packet) => tables.write_to_handler(handler.start, packet),
-            Effect::Abandon(handler, request) => {
-                if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&handler.start) {
+            Effect::Tell(start, packet) => tables.write_to_handler(start, packet),
+            Effect::Abandon(start, request) => {
+                if let Some(Linked { link: Link::PerMessage(link), .. }) = tables.links.get(&start) {
                     link.abandon(request);
                 }
             }
-            Effect::Replace(handler, reason) => tables.mind(handler.start, |minder| minder.replace(reason)),
-            Effect::Retire(handler) => tables.mind(handler.start, |minder| minder.retire()),
-            Effect::Detach(handler) => _ = tables.links.remove(&handler.start),
+            Effect::Replace(start, reason) => tables.mind(start, |minder| minder.replace(reason)),
+            Effect::Retire(start) => tables.mind(start, |minder| minder.retire()),
+            Effect::Detach(start) => _ = tables.links.remove(&start),
             Effect::Drained => {
                 let _ = self.drained.try_send(()); // nobody listens once the time to drain is over
             }

@@ -198,7 +198,8 @@ fn a_handler_with_a_connection_for_each_request_answers_in_any_order() {
     }
     world.handler("each").answers_nth(1, &reply("2"));
     world.alice().gets(&["each 2 #2", "good 1/0/0 #2"]);
-    let (id, request, _) = world.handlers[EACH].asked[1];
+    let id = world.handler("each").id();
+    let (_, request, _) = world.handlers[EACH].asked[1];
     let refused = "handler each cannot be reached".to_owned();
     let reason = crate::protocol::reason::Reason::HandlerUnavailable;
     world.handle(Event::Unanswered { id, request, reason, message: refused.clone() });
@@ -215,7 +216,8 @@ fn a_connection_that_failed_makes_room_for_the_next_request() {
     for data in ["1", "2", "3", "4"] {
         world.alice().asks("each", data, data);
     }
-    let (id, request, _) = world.handlers[EACH].asked.pop_front().expect("a request");
+    let id = world.handler("each").id();
+    let (_, request, _) = world.handlers[EACH].asked.pop_front().expect("a request");
     let reason = crate::protocol::reason::Reason::HandlerCrashed;
     world.handle(Event::Unanswered { id, request, reason, message: "it hung up".into() });
     assert_eq!(world.handler("each").asked(), ["2", "3", "4"]);
@@ -225,12 +227,12 @@ fn a_connection_that_failed_makes_room_for_the_next_request() {
 fn a_late_request_with_a_connection_of_its_own_is_abandoned() {
     let mut world = World::new();
     world.alice().asks("each", "1", "x");
-    let (id, request, _) = world.handlers[EACH].asked[0];
+    let (start, request, _) = world.handlers[EACH].asked[0];
     world.passes(TIMEOUT);
     world.alice().gets(&["bad handlerTimeout temporary #x"]);
     assert_eq!(world.handlers[EACH].abandoned, [request]);
     assert_eq!(world.handler("each").replaced(), ["did not answer within 10 s"]);
-    world.handler("each").says(id.start, Some(request), &to(&["bob"], "1"));
+    world.handler("each").says(start, Some(request), &to(&["bob"], "1"));
     world.bob().gets(&[]);
 }
 

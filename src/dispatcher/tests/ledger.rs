@@ -87,7 +87,7 @@ impl Ledger {
                 let handler = &self.world.handlers[end];
                 let start = StartId(if old { handler.before } else { handler.start });
                 // What a plain handler says while it is asked something is an answer.
-                if handler.asked.iter().all(|(asked, ..)| asked.start != start) || !is_plain(end) {
+                if handler.asked.iter().all(|(asked, ..)| *asked != start) || !is_plain(end) {
                     if is_envelope(end) {
                         let expected = (0..self.clients.len()).map(|n| self.expected(n, None, &what)).collect();
                         answering = Some(Answering { message: None, expected });
@@ -97,8 +97,9 @@ impl Ledger {
             }
             Op::Unanswered(nth) => {
                 let asked = &mut self.world.handlers[EACH].asked;
-                if let Some((id, request, _)) = asked.remove(nth % asked.len().max(1)) {
+                if let Some((start, request, _)) = asked.remove(nth % asked.len().max(1)) {
                     let (reason, message) = (Reason::HandlerCrashed, "it hung up".to_owned());
+                    let id = HandlerId { start, ..self.world.handler("each").id() };
                     self.world.handle(Event::Unanswered { id, request, reason, message });
                 }
             }

@@ -47,8 +47,8 @@ struct World {
     now: Instant,
     connections: BTreeMap<ConnId, Connection>,
     handlers: Vec<HandlerEnd>,
-    /// How many starts there were.
-    starts: u64,
+    /// For each start there was, its place in `handlers`.
+    starts: Vec<usize>,
     drained: usize,
     /// What events led to, since this was last taken.
     effects: Vec<Effect>,
@@ -70,11 +70,11 @@ struct HandlerEnd {
     /// Its last start, and the one before.
     start: u64,
     before: u64,
-    asked: VecDeque<(HandlerId, RequestId, Packet)>,
+    asked: VecDeque<(StartId, RequestId, Packet)>,
     told: Vec<Packet>,
     abandoned: Vec<RequestId>,
     replaced: Vec<String>,
-    retired: Vec<HandlerId>,
+    retired: Vec<StartId>,
     /// How it is talked to, if not as its type is.
     form: Option<Form>,
 }
@@ -113,7 +113,7 @@ impl World {
             now: Instant::now(),
             connections: BTreeMap::new(),
             handlers: ENDS.iter().map(|_| HandlerEnd::default()).collect(),
-            starts: 0,
+            starts: Vec::new(),
             drained: 0,
             effects: Vec::new(),
         };
@@ -129,9 +129,9 @@ impl World {
         world
     }
 
-    fn end(&mut self, id: HandlerId) -> &mut HandlerEnd {
-        let place = ENDS.iter().position(|(kind, instance, _)| (*kind, *instance) == (id.route.index(), id.place()));
-        &mut self.handlers[place.expect("an instance of this world")]
+    /// Whose start it is.
+    fn end(&mut self, start: StartId) -> &mut HandlerEnd {
+        &mut self.handlers[self.starts[start.0 as usize - 1]]
     }
 
     /// Takes in an event, checks what must always hold, and gives everybody what is his.
@@ -169,13 +169,13 @@ impl World {
             Effect::Tell(id, packet) => self.end(*id).told.push(packet.clone()),
             Effect::Ask(id, request, packet) => {
                 let end = self.end(*id);
-                assert_eq!(id.start.0, end.start, "only the start that is up is asked");
+                assert_eq!(id.0, end.start, "only the start that is up is asked");
                 end.asked.push_back((*id, *request, packet.clone()));
             }
             Effect::Abandon(id, request) => self.end(*id).abandoned.push(*request),
             Effect::Replace(id, reason) => self.end(*id).replaced.push(reason.clone()),
             Effect::Retire(id) => {
-                let busy = |start: &super::lane::Start| start.id == *id && !start.under_way.is_empty();
+                let busy = |start: &super::lane::Start| start.id.start == *id && !start.under_way.is_empty();
                 assert!(!self.dispatcher.routes.all().flat_map(|route| route.starts()).any(busy), "who retires has answered everything");
                 let end = self.end(*id);
                 assert!(!end.retired.contains(id), "once is enough");

@@ -82,6 +82,7 @@ impl Handler<'_> {
         &mut self.world.handlers[self.place]
     }
 
+    /// Its last start.
     pub(super) fn id(&mut self) -> HandlerId {
         let (route, instance, _) = ENDS[self.place];
         HandlerId { route: RouteId(route as u32), instance: instance as u32, start: StartId(self.end().start) }
@@ -89,8 +90,8 @@ impl Handler<'_> {
 
     /// A new start is up, in the place of the one before if that has not died.
     pub(super) fn comes_up(&mut self) {
-        self.world.starts += 1;
-        let start = self.world.starts;
+        self.world.starts.push(self.place);
+        let start = self.world.starts.len() as u64;
         let end = self.end();
         (end.before, end.start) = (end.start, start);
         let form = end.form.unwrap_or(form(KINDS[ENDS[self.place].0]));
@@ -112,8 +113,9 @@ impl Handler<'_> {
     /// A start that was told that it may end does.
     pub(super) fn retires(&mut self) -> usize {
         let retired = std::mem::take(&mut self.end().retired);
-        for id in &retired {
-            self.world.handle(Event::HandlerDown { id: *id, reason: "exited with status 0".into(), for_good: None });
+        for start in &retired {
+            let id = HandlerId { start: *start, ..self.id() };
+            self.world.handle(Event::HandlerDown { id, reason: "exited with status 0".into(), for_good: None });
         }
         retired.len()
     }
@@ -137,8 +139,8 @@ impl Handler<'_> {
 
     /// Answers one of the things that it was asked.
     pub(super) fn answers_nth(&mut self, nth: usize, answer: &str) {
-        let (id, request, packet) = self.end().asked.remove(nth).expect("it was asked so much");
-        self.says(id.start, Some(request), &in_reply_to(&packet, answer));
+        let (start, request, packet) = self.end().asked.remove(nth).expect("it was asked so much");
+        self.says(start, Some(request), &in_reply_to(&packet, answer));
     }
 
     /// Writes a frame, asked or not.
