@@ -148,9 +148,8 @@ fn a_program_that_cannot_be_started_leaves_the_informer_where_it_was() {
 
 #[test]
 fn the_informer_belongs_to_the_user_that_the_handler_has_by_now() {
-    if !rustix::process::geteuid().is_root() {
-        return; // nobody else may start programs as another user
-    }
+    let own = rustix::process::geteuid();
+    let other = if own.as_raw() == 65534 { 65533 } else { 65534 };
     let home = Home::new(r#""x": { "handlerBinary": "slow", "informerSocketPath": "i/x.sock" }"#, "", &["alice"]);
     home.program("slow", SLOW);
     std::fs::create_dir(home.path().join("i")).expect("a directory");
@@ -159,9 +158,17 @@ fn the_informer_belongs_to_the_user_that_the_handler_has_by_now() {
     }
     let server = home.serve();
     server.wait_for("handler x is up");
-    configure(&server, r#""slow","#, r#""slow", "user": "65534","#);
-    assert_eq!(reload(&server), "handlers.typeMap.x: replaced\n");
-    assert_eq!(std::fs::metadata(server.home.path().join("i/x.sock")).expect("a socket").uid(), 65534);
+    configure(&server, r#""slow","#, &format!(r#""slow", "user": "{other}", "group": "{other}","#));
+    let owner = || std::fs::metadata(server.home.path().join("i/x.sock")).expect("a socket").uid();
+    if own.is_root() {
+        assert_eq!(reload(&server), "handlers.typeMap.x: replaced\n");
+        assert_eq!(owner(), other);
+    } else {
+        // Only root may start programs as another user.
+        let refused = server.home.bester(&["reload"]);
+        assert!(refused.code == Some(77) && refused.stderr.contains(&other.to_string()), "{refused:?}");
+        assert_eq!(owner(), own.as_raw());
+    }
     server.stop();
 }
 
