@@ -37,8 +37,12 @@ fn the_death_of_one_costs_its_own_requests_only() {
     let lost = instance(&mut clients[0]);
     let kept: Vec<Value> = others.iter_mut().map(instance).collect();
     others[0].sends_message("x", r#"[["meet","gate"],["reply","whole"]]"#, "slow");
-    clients[0].sends_message("x", r#"[["exit",7]]"#, "lost");
+    let end = fifo(&server.home, "end");
+    clients[0].sends_message("x", r#"[["meet","end"],["exit",7]]"#, "lost");
     clients[0].sends_message("x", r#"[["reply","next"]]"#, "next");
+    clients[0].sends_message("builtin", r#"{"command":{"type":"ping"}}"#, "here");
+    good(&mut clients[0], "here"); // so the one before waits
+    meet(&end);
     assert!(bad(&mut clients[0], "lost", "handlerCrashed").contains("exited with status 7"));
     // What waited for the dead one is asked of another at once: a start would take a second.
     assert_eq!(delivery(&mut clients[0]), "next");
