@@ -138,7 +138,8 @@ mod tests {
     fn the_data_of_a_delivery_stays_byte_for_byte() {
         let data = r#"{"b":1.0,"a":1e999, "a":123456789012345678901234567890,"s":"\u00e4\/"}"#;
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let delivery = read(&report::delivery("chat", MessageId { prefix: "a/5f-", number: 1 }, &Slice::from(data.as_bytes()), Some(&id)));
+        let delivery =
+            read(&report::delivery("chat", MessageId::Own { prefix: "a/5f-", number: 1 }, &Slice::from(data.as_bytes()), Some(&id), None));
         assert!(delivery.is_delivery() && !delivery.is_report() && delivery.is_good());
         assert_eq!(delivery.data.get(), data);
         assert_eq!((delivery.kind.as_str(), delivery.message_id.as_deref(), delivery.id.as_deref()), ("chat", Some("a/5f-1"), Some("cä")));
@@ -159,7 +160,10 @@ mod tests {
     fn deep_data_costs_no_stack() {
         let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
         assert_eq!(
-            read(&report::delivery("x", MessageId { prefix: "s/1-", number: 1 }, &Slice::from(&deep[..]), None)).data.get().len(),
+            read(&report::delivery("x", MessageId::Own { prefix: "s/1-", number: 1 }, &Slice::from(&deep[..]), None, None))
+                .data
+                .get()
+                .len(),
             200_000
         );
     }

@@ -175,6 +175,10 @@ impl Session {
             Builtin::Whoami => Inquiry::Whoami,
             Builtin::Handlers => Inquiry::Handlers,
             Builtin::Ping => Inquiry::Ping,
+            Builtin::Ack { .. } => {
+                let words = "this server does not support the command `ack` yet".to_owned();
+                return self.refuse(about, Reason::UnknownCommand, words, stranger);
+            }
             command => return self.change(command, about),
         };
         self.forward(Event::Asked(self.conn, inquiry, about), 0)
@@ -187,7 +191,7 @@ impl Session {
             return Flow::End;
         }
         match command {
-            Builtin::Authenticate { username, password } => self.log_in(&username, &password, about),
+            Builtin::Authenticate { username, password, options: _ } => self.log_in(&username, &password, about),
             Builtin::Logout => self.log_out(about),
             Builtin::ChangePassword { old, new } => self.change_password(&old, &new, about),
             Builtin::Register { username, password, token } => self.register(&username, &password, token.as_ref(), about),
@@ -196,7 +200,7 @@ impl Session {
                 self.tell(Event::Leaving(self.conn, about));
                 Flow::End
             }
-            Builtin::Whoami | Builtin::Handlers | Builtin::Ping => Flow::Continue, // these change nothing
+            Builtin::Whoami | Builtin::Handlers | Builtin::Ping | Builtin::Ack { .. } => Flow::Continue, // these change nothing
         }
     }
 

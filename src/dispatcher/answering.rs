@@ -148,7 +148,7 @@ impl Dispatcher {
     fn send_clients<'a>(&mut self, key: MessageKey, names: &'a [Text], data: &Slice, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.get(key) else { return };
         let asked_by = message.sender.conn();
-        let message_id = MessageId { prefix: &self.message_id_prefix, number: tally.number };
+        let message_id = MessageId::Own { prefix: &self.message_id_prefix, number: tally.number };
         let origin = Origin { kind: self.routes.kind(tally.route), message_id };
         self.users.begin_round();
         for name in names {
@@ -257,7 +257,7 @@ impl Deliveries {
         if let Some((_, packet)) = self.last.as_ref().filter(|(last, _)| *last == which) {
             return Effect::Send(conn, packet.clone());
         }
-        let encode = || report::delivery(origin.kind, origin.message_id, data, id);
+        let encode = || report::delivery(origin.kind, origin.message_id, data, id, None);
         let packet = if data.bytes().len() < LARGE_BYTES { encode() } else { self.large.entry(which).or_insert_with(encode).clone() };
         self.last = Some((which, packet.clone()));
         Effect::Send(conn, packet)

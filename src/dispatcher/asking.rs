@@ -97,7 +97,7 @@ impl Dispatcher {
         let deadline = now + form.timeout;
         let packet = if form.envelope {
             let Some(message) = self.messages.get(key) else { return };
-            let message_id = MessageId { prefix: &self.message_id_prefix, number: id.0 };
+            let message_id = MessageId::Own { prefix: &self.message_id_prefix, number: id.0 };
             let server = self.settings.server.as_str();
             let from = match &message.sender {
                 Sender::Client(conn, user) => Speaker::Client { user: user.as_str(), server, session: conn.0 },

@@ -144,7 +144,7 @@ impl Dispatcher {
     }
 
     fn message_id(&self, number: u64) -> MessageId<'_> {
-        MessageId { prefix: &self.message_id_prefix, number }
+        MessageId::Own { prefix: &self.message_id_prefix, number }
     }
 
     /// The request that a handler means by `inReplyTo`.

@@ -1,6 +1,6 @@
 //! Commands to the server itself: messages of the type `builtin`.
 
-use super::client;
+use super::client::{self, Options};
 use super::fields::{Reader, unknown_command};
 use super::json::{Broken, Kind, Value};
 use super::reason::Reason;
@@ -11,7 +11,10 @@ const DATA: &str = "payload.data";
 const COMMAND: &str = "payload.data.command";
 const ARGS: &str = "payload.data.command.args";
 
-const COMMANDS: &[&str] = &["authenticate", "login", "logout", "changePassword", "register", "whoami", "handlers", "ping", "close"];
+const COMMANDS: &[&str] = &["authenticate", "login", "logout", "changePassword", "register", "whoami", "handlers", "ping", "ack", "close"];
+
+/// Why there is no command, and words for people.
+type Fault = (Reason, String);
 
 /// A command, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Builtin {
         username: Text,
         /// The user's password.
         password: Text,
+        /// What the session opts in to.
+        options: Options,
     },
     /// Ends the session, not the connection.
     Logout,
@@ -47,6 +52,11 @@ pub enum Builtin {
     Handlers,
     /// Asks for a sign of life.
     Ping,
+    /// Says that everything up to this number is taken care of.
+    Ack {
+        /// `header.seq` of a delivery.
+        seq: u64,
+    },
     /// Asks the server to close the connection.
     Close,
 }
@@ -62,6 +72,7 @@ impl Builtin {
             Builtin::Whoami => "whoami",
             Builtin::Handlers => "handlers",
             Builtin::Ping => "ping",
+            Builtin::Ack { .. } => "ack",
             Builtin::Close => "close",
         }
     }
@@ -70,7 +81,7 @@ impl Builtin {
     pub fn before_login(&self) -> bool {
         match self {
             Builtin::Authenticate { .. } | Builtin::Register { .. } | Builtin::Ping | Builtin::Close => true,
-            Builtin::Logout | Builtin::ChangePassword { .. } | Builtin::Whoami | Builtin::Handlers => false,
+            Builtin::Logout | Builtin::ChangePassword { .. } | Builtin::Whoami | Builtin::Handlers | Builtin::Ack { .. } => false,
         }
     }
 }
@@ -90,9 +101,9 @@ pub fn parse(data: &Slice) -> Result<Builtin, (Reason, String)> {
     let args = Args { reader: &reader, value: command.args };
     match kind.as_str() {
         "authenticate" | "login" => {
-            let [username, password, _] = args.texts(&["username", "password", "options"])?;
+            let ([username, password, _], options) = args.texts_and_options(&["username", "password", "options"])?;
             let (username, password) = (required(username, "username")?, required(password, "password")?);
-            Ok(Builtin::Authenticate { username, password })
+            Ok(Builtin::Authenticate { username, password, options })
         }
         "changePassword" => {
             let [old, new] = args.texts(&["oldPassword", "newPassword"])?;
@@ -109,7 +120,7 @@ pub fn parse(data: &Slice) -> Result<Builtin, (Reason, String)> {
         "handlers" => args.none(Builtin::Handlers),
         "ping" => args.none(Builtin::Ping),
         "close" => args.none(Builtin::Close),
-        "ack" => Err((Reason::UnknownCommand, "this server does not support the command `ack` yet".to_string())),
+        "ack" => args.seq().map(|seq| Builtin::Ack { seq }),
         other => Err((Reason::UnknownCommand, unknown_command(other, COMMANDS))),
     }
 }
@@ -150,8 +161,8 @@ fn missing(path: &str) -> String {
     format!("{path} is missing")
 }
 
-fn required(text: Option<Text>, key: &str) -> Result<Text, (Reason, String)> {
-    text.ok_or_else(|| (Reason::Malformed, missing(&format!("{ARGS}.{key}"))))
+fn required<T>(value: Option<T>, key: &str) -> Result<T, Fault> {
+    value.ok_or_else(|| (Reason::Malformed, missing(&format!("{ARGS}.{key}"))))
 }
 
 /// The arguments, which can be read once the command is known.
@@ -161,22 +172,51 @@ struct Args<'r, 'a> {
 }
 
 impl Args<'_, '_> {
-    /// The strings by these names. `options` are checked, and give no text.
-    fn texts<const N: usize>(&self, names: &'static [&'static str; N]) -> Result<[Option<Text>; N], (Reason, String)> {
+    /// The strings by these names.
+    fn texts<const N: usize>(&self, names: &'static [&'static str; N]) -> Result<[Option<Text>; N], Fault> {
+        self.texts_and_options(names).map(|(texts, _)| texts)
+    }
+
+    /// The strings by these names, and `options` if that is one of them, which gives no string.
+    fn texts_and_options<const N: usize>(&self, names: &'static [&'static str; N]) -> Result<([Option<Text>; N], Options), Fault> {
+        let mut texts = [const { None }; N];
+        let options = self.read(|reader| read_texts(reader, names, &mut texts))?;
+        Ok((texts, options))
+    }
+
+    /// The number of an `ack`.
+    fn seq(&self) -> Result<u64, Fault> {
+        let seq = self.read(|reader| {
+            let mut seq = None;
+            if let Some(mut args) = reader.object(ARGS, &["seq"])? {
+                while reader.member(&mut args)?.is_some() {
+                    seq = reader.whole_number(&format!("{ARGS}.seq"))?;
+                }
+            }
+            Ok(seq)
+        })?;
+        required(seq, "seq")
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> Result<T, Broken>) -> Result<T, Fault> {
         let Some(value) = self.value else {
             return Err((Reason::Malformed, missing(ARGS)));
         };
         let mut reader = self.reader.again(value, 0);
-        let mut texts = [const { None }; N];
-        let read = read_texts(&mut reader, names, &mut texts);
-        match reader.verdict(read) {
-            Some(fault) => Err(fault),
-            None => Ok(texts),
+        let (read, found) = match read(&mut reader) {
+            Ok(found) => (Ok(()), Some(found)),
+            Err(broken) => (Err(broken), None),
+        };
+        match (reader.verdict(read), found) {
+            (None, Some(found)) => Ok(found),
+            (Some(fault), _) => Err(fault),
+            // There is always one of both.
+            (None, None) => Err((Reason::Malformed, missing(ARGS))),
         }
     }
 
     /// For commands without arguments: an object is ignored, as unknown keys are.
-    fn none(&self, builtin: Builtin) -> Result<Builtin, (Reason, String)> {
+    fn none(&self, builtin: Builtin) -> Result<Builtin, Fault> {
         match self.value.map(|value| value.kind) {
             None | Some(Kind::Null | Kind::Object) => Ok(builtin),
             Some(_) => Err((Reason::Malformed, format!("{ARGS} is not an object"))),
@@ -184,13 +224,14 @@ impl Args<'_, '_> {
     }
 }
 
-fn read_texts(reader: &mut Reader<'_>, names: &'static [&'static str], texts: &mut [Option<Text>]) -> Result<(), Broken> {
+fn read_texts(reader: &mut Reader<'_>, names: &'static [&'static str], texts: &mut [Option<Text>]) -> Result<Options, Broken> {
+    let mut options = Options::default();
     let Some(mut args) = reader.object(ARGS, names)? else {
-        return Ok(());
+        return Ok(options);
     };
     while let Some(key) = reader.member(&mut args)? {
         if key == "options" {
-            client::options(reader, "payload.data.command.args.options")?;
+            options = client::options(reader, "payload.data.command.args.options")?;
             continue;
         }
         if key == "token" && reader.null()? {
@@ -201,7 +242,7 @@ fn read_texts(reader: &mut Reader<'_>, names: &'static [&'static str], texts: &m
             place.clone_from(&text);
         }
     }
-    Ok(())
+    Ok(options)
 }
 
 #[cfg(test)]

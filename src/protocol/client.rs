@@ -1,7 +1,7 @@
 //! A message from a client.
 
 use super::fields::Reader;
-use super::json::{Broken, Kind};
+use super::json::Broken;
 use super::reason::Reason;
 use super::text::Text;
 use crate::frame::{Frame, Slice};
@@ -10,7 +10,7 @@ use std::fmt;
 /// A longer type cannot be a configured one, and is not repeated in reports.
 pub const KIND_BYTES_MAX: usize = 128;
 
-/// The opt-ins that need more than this server can do so far.
+/// The opt-ins that there are.
 const OPTIONS: &[&str] = &["ack", "after", "dedupe"];
 
 /// Who the other side says it is.
@@ -38,6 +38,17 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What a client opts in to when it logs in. `None` is what was not mentioned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// It acknowledges deliveries.
+    pub ack: Option<bool>,
+    /// An earlier session had taken care of everything up to this number.
+    pub after: Option<u64>,
+    /// A message that comes again is to have the same report, and to be handled once.
+    pub dedupe: Option<bool>,
+}
+
 /// The header of a message, which counts until the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -45,6 +56,8 @@ pub struct Header {
     pub scope: Scope,
     /// `header.authentication`.
     pub authentication: Option<Credentials>,
+    /// `header.options`.
+    pub options: Options,
 }
 
 /// What the message is about.
@@ -101,6 +114,7 @@ struct Found {
     data_depth_max: usize,
     server: bool,
     authentication: Option<Credentials>,
+    options: Options,
     payload: PayloadForm,
     kind: Option<Text>,
     data: Option<Slice>,
@@ -141,7 +155,7 @@ impl Found {
             match key {
                 "scope" => self.scope(reader)?,
                 "authentication" => self.authentication = credentials(reader, "header.authentication")?,
-                _ => options(reader, "header.options")?,
+                _ => self.options = options(reader, "header.options")?,
             }
         }
         Ok(())
@@ -192,7 +206,7 @@ impl Found {
             PayloadForm::Empty => return Err("payload.type is missing".to_string()),
         };
         let scope = if self.server { Scope::Server } else { Scope::Client };
-        let header = read_header.then(|| Header { scope, authentication: self.authentication.take() });
+        let header = read_header.then(|| Header { scope, authentication: self.authentication.take(), options: self.options });
         Ok(Message { header, payload })
     }
 
@@ -228,17 +242,24 @@ fn credentials(reader: &mut Reader<'_>, path: &str) -> Result<Option<Credentials
     Ok(username.zip(password).map(|(username, password)| Credentials { username, password }))
 }
 
-/// Opt-ins. Those for features that are not there are refused: a client that asked for them would rely on them.
-pub(super) fn options(reader: &mut Reader<'_>, path: &str) -> Result<(), Broken> {
+/// Opt-ins. Others than those that are known are passed over, as unknown keys are everywhere.
+pub(super) fn options(reader: &mut Reader<'_>, path: &str) -> Result<Options, Broken> {
+    let mut options = Options::default();
     let Some(mut object) = reader.object(path, OPTIONS)? else {
-        return Ok(());
+        return Ok(options);
     };
     while let Some(key) = reader.member(&mut object)? {
-        if reader.value()?.kind != Kind::False {
-            reader.problem(|| format!("this server does not support `{path}.{key}` yet"));
+        if reader.null()? {
+            continue;
+        }
+        let path = format!("{path}.{key}");
+        match key {
+            "ack" => options.ack = reader.truth(&path)?,
+            "after" => options.after = reader.whole_number(&path)?,
+            _ => options.dedupe = reader.truth(&path)?,
         }
     }
-    Ok(())
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ mod tests {
     fn names_are_escaped_and_data_is_not_touched() {
         let from = Speaker::Client { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let message_id = MessageId { prefix: "a.example/5f-", number: 42 };
+        let message_id = MessageId::Own { prefix: "a.example/5f-", number: 42 };
         let mut body = Vec::new();
         envelope(&mut body, message_id, &from, "a\"b", br#"{"a" :1e999}"#, Some(&id));
         assert_eq!(

@@ -20,6 +20,9 @@ const OUTSIDE_DEPTH_MAX: usize = 16;
 /// How long an id may be, in bytes without quotes and escapes.
 pub(super) const ID_BYTES_MAX: usize = 128;
 
+/// The highest number that a database keeps, whose numbers have a sign.
+const WHOLE_NUMBER_MAX: u64 = i64::MAX as u64;
+
 /// How many keys that mean nothing an object may have: each is compared with all before it.
 const UNKNOWN_KEYS_MAX: usize = 32;
 
@@ -222,6 +225,30 @@ impl<'a> Reader<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// `true` or `false`. Anything else is a problem.
+    pub(super) fn truth(&mut self, path: &str) -> Result<Option<bool>, Broken> {
+        match self.value()?.kind {
+            Kind::True => return Ok(Some(true)),
+            Kind::False => return Ok(Some(false)),
+            _ => self.problem(|| format!("{path} is neither true nor false")),
+        }
+        Ok(None)
+    }
+
+    /// A number of things, written in digits alone, that the store can keep, too. Anything else is a problem.
+    pub(super) fn whole_number(&mut self, path: &str) -> Result<Option<u64>, Broken> {
+        let value = self.value()?;
+        let number = match value.kind {
+            Kind::Number => std::str::from_utf8(self.raw(value)).ok().and_then(|digits| digits.parse().ok()),
+            _ => None,
+        };
+        let number = number.filter(|number| *number <= WHOLE_NUMBER_MAX);
+        if number.is_none() {
+            self.problem(|| format!("{path} is not a whole number from 0 to {WHOLE_NUMBER_MAX}"));
+        }
+        Ok(number)
     }
 
     /// An id: a short string that is only echoed, so it is kept with its quotes, byte for byte. Anything else is a problem.

@@ -1,6 +1,6 @@
 //! What a handler answers. The envelope in which it may get its messages is in `envelope.rs`, and handed on here.
 
-use super::fields::{Reader, unknown_command};
+use super::fields::{Reader, shown, unknown_command};
 use super::json::{Broken, Kind, Value};
 use super::text::Text;
 use crate::frame::{Frame, Slice};
@@ -35,6 +35,31 @@ pub enum Outcome {
     Commands(Commands),
 }
 
+/// What is to be done for a user who is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Offline {
+    /// Nothing: the delivery is for those who are here.
+    #[default]
+    Drop,
+    /// It waits in the user's mailbox.
+    Queue,
+}
+
+impl Offline {
+    /// The word in answers and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Offline::Drop => "drop",
+            Offline::Queue => "queue",
+        }
+    }
+
+    /// What such a word means.
+    pub fn named(word: &str) -> Option<Offline> {
+        [Offline::Drop, Offline::Queue].into_iter().find(|offline| offline.as_str() == word)
+    }
+}
+
 /// Mostly one.
 pub type Commands = SmallVec<[Command; 1]>;
 
@@ -48,6 +73,8 @@ pub struct Command {
     pub order: Order,
     /// The data to send, byte for byte. Always there, except for [`Order::None`].
     pub data: Option<Slice>,
+    /// What the answer says about users who are away; `None` leaves it to the type's configuration.
+    pub offline: Option<Offline>,
 }
 
 /// A command's word, with its `commandData`.
@@ -103,7 +130,7 @@ struct Found {
     command: Option<Value>,
     command_data: Option<Value>,
     commands: Option<Value>,
-    offline: bool,
+    offline: Option<Value>,
     payload: Payload,
     /// Where the first implementation's handlers have their data.
     outer_data: Option<Value>,
@@ -151,10 +178,7 @@ impl Found {
                 "commands" => self.commands = Some(reader.later()?),
                 "inReplyTo" => self.in_reply_to = reader.text("header.inReplyTo")?,
                 "id" => self.id = reader.id("header.id")?,
-                _ => {
-                    reader.value()?;
-                    self.offline = true;
-                }
+                _ => self.offline = Some(reader.value()?),
             }
         }
         Ok(())
@@ -169,28 +193,26 @@ impl Found {
             let data = data.or(self.outer_data).map(|data| reader.slice(data));
             return Ok(Outcome::Refused { status: reader.slice(status), data });
         }
-        if self.offline {
-            return Err(offline("header.offline"));
-        }
+        let offline = offline(reader, self.offline, "header.offline")?;
         let command = match (self.command, self.commands) {
             (Some(_), Some(_)) => {
                 return Err("header.command and header.commands stand side by side".to_string());
             }
-            (None, Some(commands)) => return self.several(reader, commands),
+            (None, Some(commands)) => return self.several(reader, commands, offline),
             (None, None) => return Err(missing("header.command")),
             (Some(command), None) => command,
         };
-        let command = if command.kind == Kind::Object {
+        let (order, data) = if command.kind == Kind::Object {
             let (kind, command_data) = command_object(reader, command)?;
             self.command(reader, &OBJECT, Some(kind), command_data, self.outer_data.or(data))?
         } else {
             self.command(reader, &SINGLE, Some(command), self.command_data, data)?
         };
-        Ok(Outcome::Commands(smallvec![command]))
+        Ok(Outcome::Commands(smallvec![Command { order, data, offline }]))
     }
 
     /// `header.commands`
-    fn several(&self, reader: &Reader<'_>, commands: Value) -> Result<Outcome, String> {
+    fn several(&self, reader: &Reader<'_>, commands: Value, for_all: Option<Offline>) -> Result<Outcome, String> {
         // The frame's object and its header are around it.
         let mut inner = reader.again(commands, 2);
         let mut entries = Vec::new();
@@ -200,8 +222,11 @@ impl Found {
         }
         let commands = entries.into_iter().enumerate().map(|(index, entry)| {
             let data = entry.payload.unwrap_or(self.payload.flatten());
-            self.command(reader, &ENTRY, entry.command, entry.command_data, data)
-                .map_err(|message| format!("header.commands[{index}]: {message}"))
+            let command = offline(reader, entry.offline, "offline").and_then(|own| {
+                let (order, data) = self.command(reader, &ENTRY, entry.command, entry.command_data, data)?;
+                Ok(Command { order, data, offline: own.or(for_all) })
+            });
+            command.map_err(|message| format!("header.commands[{index}]: {message}"))
         });
         commands.collect::<Result<Commands, _>>().map(Outcome::Commands)
     }
@@ -222,10 +247,7 @@ impl Found {
                             let (path, data) = (format!("{path}.payload"), format!("{path}.payload.data"));
                             entry.payload = payload(reader, &path, &data, self.data_depth_max)?;
                         }
-                        _ => {
-                            reader.value()?;
-                            reader.problem(|| offline(&format!("{path}.offline")));
-                        }
+                        _ => entry.offline = Some(reader.value()?),
                     }
                 }
             }
@@ -241,18 +263,18 @@ impl Found {
         command: Option<Value>,
         command_data: Option<Value>,
         data: Option<Value>,
-    ) -> Result<Command, String> {
+    ) -> Result<(Order, Option<Slice>), String> {
         let Some(command) = command else {
             return Err(missing(words.command));
         };
         let order = self.order(reader, words, &reader.text_of(command, words.command)?, command_data)?;
         if order == Order::None {
-            return Ok(Command { order, data: None });
+            return Ok((order, None));
         }
         let Some(data) = data else {
             return Err(missing(words.data));
         };
-        Ok(Command { order, data: Some(reader.slice(data)) })
+        Ok((order, Some(reader.slice(data))))
     }
 
     fn order(&self, reader: &Reader<'_>, words: &Words, command: &Text, command_data: Option<Value>) -> Result<Order, String> {
@@ -283,6 +305,7 @@ struct Entry {
     command: Option<Value>,
     command_data: Option<Value>,
     payload: Payload,
+    offline: Option<Value>,
 }
 
 /// `null` is no payload.
@@ -337,9 +360,16 @@ fn missing(path: &str) -> String {
     format!("{path} is missing")
 }
 
-/// Doing without would break a promise that the handler counts on.
-fn offline(path: &str) -> String {
-    format!("{path}: this server keeps nothing yet for users who are away")
+/// Any other word fails the answer: to guess would break a promise that the handler counts on.
+fn offline(reader: &Reader<'_>, value: Option<Value>, path: &str) -> Result<Option<Offline>, String> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let word = reader.text_of(value, path)?;
+    match Offline::named(word.as_str()) {
+        Some(offline) => Ok(Some(offline)),
+        None => Err(format!("{path} is `{}`, neither `drop` nor `queue`", shown(word.as_str()))),
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub enum Reason {
     Undelivered,
     /// The answer names a server that is no peer.
     PeerUnknown,
-    /// The accounts could not be read or written.
+    /// What is kept on the disk, accounts and messages, could not be read or written.
     Storage,
     /// The server is stopping.
     Draining,

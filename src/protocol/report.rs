@@ -5,6 +5,7 @@
 use super::reason::Reason;
 use crate::frame::{Packet, Slice};
 use serde_json::json;
+use std::fmt;
 use std::io::Write;
 
 /// What ties a report to the message that it is about.
@@ -21,35 +22,49 @@ pub enum Id {
 pub struct Counts {
     /// Handed to a session.
     pub delivered: u64,
+    /// In the recipient's mailbox, on the disk.
+    pub queued: u64,
     /// Known users without a session.
     pub offline: u64,
     /// Names without an account.
     pub unknown_users: u64,
     /// Servers that are no peers.
     pub unknown_servers: u64,
+    /// Users whose mailbox is full.
+    pub refused: u64,
 }
 
 impl Counts {
     /// Adds what another part of the same message did.
     pub fn add(&mut self, other: Counts) {
         self.delivered += other.delivered;
+        self.queued += other.queued;
         self.offline += other.offline;
         self.unknown_users += other.unknown_users;
         self.unknown_servers += other.unknown_servers;
+        self.refused += other.refused;
     }
 
     /// What is wrong with them: the reason, whether it is temporary, and words for people.
     pub fn failure(&self) -> Option<(Reason, bool, String)> {
         let unknown = self.unknown_users + self.unknown_servers;
+        let full = || match self.refused {
+            0 => String::new(),
+            refused => format!("; {}", plural(refused, "mailbox is full", "mailboxes are full")),
+        };
         if self.unknown_servers > 0 && self.unknown_users == 0 {
             let servers = plural(self.unknown_servers, "server is no peer", "servers are no peers");
-            return Some((Reason::PeerUnknown, false, format!("{servers} of this one")));
+            return Some((Reason::PeerUnknown, false, format!("{servers} of this one{}", full())));
         }
         if unknown > 0 {
             let names = plural(unknown, "recipient is", "recipients are");
-            return Some((Reason::Undelivered, false, format!("{names} unknown here")));
+            return Some((Reason::Undelivered, false, format!("{names} unknown here{}", full())));
         }
-        if self.offline > 0 && self.delivered == 0 {
+        if self.refused > 0 {
+            let mailboxes = plural(self.refused, "mailbox is full", "mailboxes are full");
+            return Some((Reason::Undelivered, true, mailboxes));
+        }
+        if self.offline > 0 && self.delivered + self.queued == 0 {
             let users = plural(self.offline, "recipient is", "recipients are all");
             return Some((Reason::Undelivered, true, format!("{users} offline")));
         }
@@ -60,35 +75,66 @@ impl Counts {
     fn put_fields(&self, body: &mut Vec<u8>, message_id: MessageId<'_>) {
         body.extend_from_slice(br#""messageId":"#);
         message_id.put(body);
-        // `queued` and `refused` belong to durable queues; they are always there so that a client can rely on them.
-        let (delivered, offline, unknown) = (self.delivered, self.offline, self.unknown_users + self.unknown_servers);
+        // All of them are always there, so that a client can rely on them.
         body.extend_from_slice(br#","delivered":"#);
-        put_number(body, delivered);
-        body.extend_from_slice(br#","queued":0,"offline":"#);
-        put_number(body, offline);
+        put_number(body, self.delivered);
+        body.extend_from_slice(br#","queued":"#);
+        put_number(body, self.queued);
+        body.extend_from_slice(br#","offline":"#);
+        put_number(body, self.offline);
         body.extend_from_slice(br#","unknown":"#);
-        put_number(body, unknown);
-        body.extend_from_slice(br#","refused":0"#);
+        put_number(body, self.unknown_users + self.unknown_servers);
+        body.extend_from_slice(br#","refused":"#);
+        put_number(body, self.refused);
     }
 }
 
 /// What a message is known by everywhere: `<server>/<start>-<number>`.
 #[derive(Debug, Clone, Copy)]
-pub struct MessageId<'a> {
-    /// The part that all messages of this start of the server have in common; it needs no escapes.
-    pub prefix: &'a str,
-    /// The part that is this message's own.
-    pub number: u64,
+pub enum MessageId<'a> {
+    /// Of a message that came since the server was started.
+    Own {
+        /// The part that all messages of this start of the server have in common; it needs no escapes.
+        prefix: &'a str,
+        /// The part that is this message's own.
+        number: u64,
+    },
+    /// The whole of it, of any message: it was kept.
+    Text(&'a str),
 }
 
 impl MessageId<'_> {
     /// Appends it as a JSON string.
     pub fn put(self, body: &mut Vec<u8>) {
-        body.push(b'"');
-        body.extend_from_slice(self.prefix.as_bytes());
-        put_number(body, self.number);
-        body.push(b'"');
+        match self {
+            MessageId::Own { prefix, number } => {
+                body.push(b'"');
+                body.extend_from_slice(prefix.as_bytes());
+                put_number(body, number);
+                body.push(b'"');
+            }
+            MessageId::Text(text) => put_string(body, text),
+        }
     }
+}
+
+/// The whole of it, without quotes.
+impl fmt::Display for MessageId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MessageId::Own { prefix, number } => write!(f, "{prefix}{number}"),
+            MessageId::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a delivery carries that is to be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number in the user's mailbox: `header.seq`.
+    pub seq: u64,
+    /// `header.redelivered`: it may have been delivered before.
+    pub redelivered: bool,
 }
 
 fn plural(count: u64, one: &str, many: &str) -> String {
@@ -98,11 +144,16 @@ fn plural(count: u64, one: &str, many: &str) -> String {
 /// Data that is not smaller than this is not copied into deliveries.
 const LARGE_BYTES: usize = 4 << 10;
 
-/// What a handler ordered for a user. `id` only for the connection that asked.
-pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &Slice, id: Option<&Slice>) -> Packet {
+/// What a handler ordered for a user. `id` only for the connection that asked, `mark` only for one that acknowledges.
+pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &Slice, id: Option<&Slice>, mark: Option<Mark>) -> Packet {
     let before = |body: &mut Vec<u8>| {
         body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
         message_id.put(body);
+        if let Some(Mark { seq, redelivered }) = mark {
+            body.extend_from_slice(br#","seq":"#);
+            put_number(body, seq);
+            body.extend_from_slice(if redelivered { br#","redelivered":true"# } else { br#","redelivered":false"# });
+        }
         body.extend_from_slice(br#"},"payload":{"data":"#);
     };
     let after = |body: &mut Vec<u8>| put_kind_and_id(body, kind, id.map(Slice::bytes));
@@ -144,6 +195,8 @@ pub struct Missed {
     pub offline: Vec<String>,
     /// Users and servers that there are not.
     pub unknown: Vec<String>,
+    /// Users whose mailbox is full.
+    pub refused: Vec<String>,
 }
 
 /// What became of a handler's answer, for the handler: as [`outcome`], with the names beside the counts.
@@ -167,9 +220,19 @@ pub fn outcome_data(message_id: MessageId<'_>, counts: &Counts, missed: &Missed)
 
 fn put_outcome(body: &mut Vec<u8>, message_id: MessageId<'_>, counts: &Counts, missed: &Missed) {
     counts.put_fields(body, message_id);
-    let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": [] });
+    let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": missed.refused });
     // Writing to memory cannot fail.
     let _ = write!(body, r#","names":{names}"#);
+}
+
+/// The word to a session that acknowledges that the server stops: what it has not acknowledged comes again at its next login.
+pub fn draining() -> Packet {
+    Packet::write(|body| {
+        body.extend_from_slice(br#"{"header":{"status":"good","messageType":"draining"},"payload":{"data":{"message":"#);
+        put_string(body, "the server is stopping: acknowledge what you have, and log in again later");
+        body.push(b'}');
+        put_kind_and_id(body, "builtin", None);
+    })
 }
 
 /// A bad report with words for people.
@@ -256,8 +319,13 @@ mod tests {
     #[test]
     fn data_and_ids_go_out_as_they_came() {
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let packet =
-            delivery("chat", MessageId { prefix: "a.example/5f-", number: 42 }, &Slice::from(&br#"{"a":1e999,"a":1.0}"#[..]), Some(&id));
+        let packet = delivery(
+            "chat",
+            MessageId::Own { prefix: "a.example/5f-", number: 42 },
+            &Slice::from(&br#"{"a":1e999,"a":1.0}"#[..]),
+            Some(&id),
+            None,
+        );
         assert_eq!(
             text(&packet),
             r#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"a.example/5f-42"},"payload":{"data":{"a":1e999,"a":1.0},"type":"chat","id":"c\u00e4"}}"#
@@ -266,10 +334,10 @@ mod tests {
 
     #[test]
     fn large_data_is_shared_and_keeps_little_else_alive() {
-        let message_id = MessageId { prefix: "s/1-", number: 7 };
+        let message_id = MessageId::Own { prefix: "s/1-", number: 7 };
         let kept = |data: &Slice| {
-            let packet = delivery("chat", message_id, data, None);
-            let copied = delivery("chat", message_id, &Slice::from(data.bytes()), None);
+            let packet = delivery("chat", message_id, data, None, None);
+            let copied = delivery("chat", message_id, &Slice::from(data.bytes()), None, None);
             assert_eq!(packet.parts().concat(), copied.parts().concat());
             let body = [
                 &br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"s/1-7"},"payload":{"data":"#[..],
@@ -299,9 +367,66 @@ mod tests {
         let away = Counts { offline: 2, ..Counts::default() };
         assert_eq!(away.failure().map(|f| (f.0, f.1)), Some((Reason::Undelivered, true)));
         assert_eq!(
-            text(&outcome("chat", Some(&Id::AuthSpecial), MessageId { prefix: "s/1-", number: 2 }, &away)),
+            text(&outcome("chat", Some(&Id::AuthSpecial), MessageId::Own { prefix: "s/1-", number: 2 }, &away)),
             r#"{"header":{"status":"bad","messageType":"statusReport","reason":"undelivered","temporary":true},"payload":{"data":{"message":"2 recipients are all offline","messageId":"s/1-2","delivered":0,"queued":0,"offline":2,"unknown":0,"refused":0},"type":"chat","id":"auth_special"}}"#
         );
+    }
+
+    #[test]
+    fn what_is_to_be_acknowledged_says_so() {
+        let marked = |mark| text(&delivery("chat", MessageId::Text("old\"1"), &Slice::from(&b"1"[..]), None, Some(mark)));
+        assert_eq!(
+            marked(Mark { seq: 41, redelivered: false }),
+            r#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"old\"1","seq":41,"redelivered":false},"payload":{"data":1,"type":"chat"}}"#
+        );
+        assert!(marked(Mark { seq: u64::MAX, redelivered: true }).contains(r#""seq":18446744073709551615,"redelivered":true}"#));
+        let ids = [MessageId::Own { prefix: "a/5f-", number: 42 }, MessageId::Text("a/5f-42")];
+        assert_eq!(ids.map(|id| id.to_string()), ["a/5f-42", "a/5f-42"]);
+        let large = Slice::from(&vec![b'1'; LARGE_BYTES][..]);
+        let [own, kept] = ids.map(|id| delivery("chat", id, &large, None, Some(Mark { seq: 1, redelivered: true })).body().into_owned());
+        assert_eq!(own, kept);
+    }
+
+    #[test]
+    fn draining_is_told_in_these_words() {
+        assert_eq!(
+            text(&draining()),
+            r#"{"header":{"status":"good","messageType":"draining"},"payload":{"data":{"message":"the server is stopping: acknowledge what you have, and log in again later"},"type":"builtin"}}"#
+        );
+    }
+
+    #[test]
+    fn a_report_can_be_made_again_of_its_text() {
+        let counts = Counts { delivered: 1, queued: 2, ..Counts::default() };
+        let id = Id::Client(Slice::from(&br#""c\u00e4""#[..]));
+        let packet = outcome("chat", Some(&id), MessageId::Own { prefix: "s/1-", number: 2 }, &counts);
+        let again = Packet::framed(Slice::from(&*packet.body()));
+        assert_eq!(again.parts().concat(), packet.parts().concat());
+        assert_eq!(outcome("chat", Some(&id), MessageId::Text("s/1-2"), &counts).body(), packet.body());
+    }
+
+    #[test]
+    fn recipients_who_are_queued_or_refused_decide_the_report() {
+        let failure = |counts: Counts| counts.failure().map(|(reason, temporary, words)| (reason.as_str(), temporary, words));
+        let failed = |reason, temporary, words: &str| Some((reason, temporary, words.to_owned()));
+        let counts = Counts { queued: 1, offline: 1, ..Counts::default() };
+        assert_eq!(failure(counts), None, "somebody gets it");
+        assert_eq!(failure(Counts { refused: 1, ..counts }), failed("undelivered", true, "1 mailbox is full"));
+        let full = Counts { refused: 2, ..Counts::default() };
+        assert_eq!(failure(full), failed("undelivered", true, "2 mailboxes are full"));
+        let unknown = Counts { unknown_users: 1, unknown_servers: 1, ..full };
+        assert_eq!(failure(unknown), failed("undelivered", false, "2 recipients are unknown here; 2 mailboxes are full"));
+        let servers = Counts { unknown_servers: 1, refused: 1, ..Counts::default() };
+        assert_eq!(failure(servers), failed("peerUnknown", false, "1 server is no peer of this one; 1 mailbox is full"));
+        let mut sum = Counts { delivered: 1, queued: 2, offline: 3, unknown_users: 4, unknown_servers: 5, refused: 6 };
+        sum.add(sum);
+        assert_eq!(sum, Counts { delivered: 2, queued: 4, offline: 6, unknown_users: 8, unknown_servers: 10, refused: 12 });
+        let id = Id::Client(Slice::from(&b"\"i\""[..]));
+        let missed = Missed { offline: vec![], unknown: vec![], refused: vec!["bob".to_owned()] };
+        let report =
+            text(&outcome_for_handler("chat", &id, MessageId::Text("s/1-2"), &Counts { refused: 1, ..Counts::default() }, &missed));
+        let data = r#"{"message":"1 mailbox is full","messageId":"s/1-2","delivered":0,"queued":0,"offline":0,"unknown":0,"refused":1,"names":{"offline":[],"refused":["bob"],"unknown":[]}}"#;
+        assert!(report.contains(&format!(r#""payload":{{"data":{data},"type":"chat""#)), "{report}");
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
         let from = Speaker::Client { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
         let mut body = Vec::new();
-        envelope(&mut body, MessageId { prefix: "a.example/5f-", number: 42 }, &from, "a\"b", br#"{"a" :1e999}"#, Some(&id));
+        envelope(&mut body, MessageId::Own { prefix: "a.example/5f-", number: 42 }, &from, "a\"b", br#"{"a" :1e999}"#, Some(&id));
         let request = parse(&Frame::from(&body[..])).expect("a good frame").expect("a message");
         assert_eq!(request.message_id.as_str(), "a.example/5f-42");
         assert_eq!((request.kind.as_str(), request.data.bytes(), request.hops), ("a\"b", &br#"{"a" :1e999}"#[..], 0));

@@ -117,11 +117,11 @@ mod tests {
 
     #[test]
     fn what_a_server_sends_is_read() {
-        let delivery = report::delivery("bench", MessageId { prefix: "s/1-", number: 1 }, &Slice::from(&b" 1.0"[..]), None);
+        let delivery = report::delivery("bench", MessageId::Own { prefix: "s/1-", number: 1 }, &Slice::from(&b" 1.0"[..]), None, None);
         assert_eq!(read(&delivery.body()), Incoming::Delivery(b"1.0"));
         let id = Id::Client(Slice::from(&br#""12""#[..]));
         let counts = report::Counts { delivered: 3, ..report::Counts::default() };
-        let good = report::outcome("bench", Some(&id), MessageId { prefix: "s/1-", number: 1 }, &counts);
+        let good = report::outcome("bench", Some(&id), MessageId::Own { prefix: "s/1-", number: 1 }, &counts);
         assert_eq!(read(&good.body()), Incoming::Report(Some(12), Verdict::Good(Some(3))));
         let busy = report::bad("bench", None, Reason::Busy, "too \"many\"");
         assert_eq!(read(&busy.body()), Incoming::Report(None, Verdict::Bad("busy")));

@@ -227,7 +227,7 @@ impl Run<'_> {
         let mut body = Vec::new();
         if self.handler.envelope {
             let from = Speaker::Client { user: self.user.as_str(), server: self.config.server.name.as_str(), session: SESSION };
-            handler::envelope(&mut body, MessageId { prefix: &self.prefix, number }, &from, self.kind.as_str(), text, None);
+            handler::envelope(&mut body, MessageId::Own { prefix: &self.prefix, number }, &from, self.kind.as_str(), text, None);
         } else {
             body.extend_from_slice(text);
         }

@@ -9,13 +9,16 @@ fn read(text: &str) -> Result<Builtin, (Reason, String)> {
 #[test]
 fn commands_are_read() {
     let t = |text: &str| Text::from(text);
-    let alice = || Builtin::Authenticate { username: t("alice"), password: t("p") };
+    let alice_with = |options| Builtin::Authenticate { username: t("alice"), password: t("p"), options };
+    let alice = || alice_with(Options::default());
     let register = |token: Option<&str>| Builtin::Register { username: t("alice"), password: t("p"), token: token.map(t) };
     #[rustfmt::skip]
     let cases = [
         (r#"{"command":{"type":"authenticate","args":{"username":"alice","password":"p"}}}"#, alice()),
         (r#"{"command":{"args":{"password":"\u0070","username":"alice","x":[]},"type":"login"}}"#, alice()),
-        (r#"{"command":{"type":"authenticate","args":{"username":"alice","password":"p","options":{"ack":false,"x":1}}}}"#, alice()),
+        (r#"{"command":{"type":"authenticate","args":{"username":"alice","password":"p","options":{"x":1}}}}"#, alice()),
+        (r#"{"command":{"type":"login","args":{"options":{"ack":true,"after":41,"dedupe":false},"username":"alice","password":"p"}}}"#, alice_with(Options { ack: Some(true), after: Some(41), dedupe: Some(false) })),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"ack":null,"after":null,"dedupe":null}}}}"#, alice()),
         (r#"{"command":{"type":"logout"}}"#, Builtin::Logout),
         (r#"{"command":{"type":"changePassword","args":{"oldPassword":"a","newPassword":"b"}}}"#, Builtin::ChangePassword { old: t("a"), new: t("b") }),
         (r#"{"command":{"type":"register","args":{"username":"alice","password":"p"}}}"#, register(None)),
@@ -25,6 +28,8 @@ fn commands_are_read() {
         (r#"{"command":{"type":"handlers","args":{"x":1}}}"#, Builtin::Handlers),
         (r#" { "x":1, "command" : { "type" : "p\u0069ng" } } "#, Builtin::Ping),
         (r#"{"command":{"type":"close","args":{}}}"#, Builtin::Close),
+        (r#"{"command":{"type":"ack","args":{"x":1,"seq":0}}}"#, Builtin::Ack { seq: 0 }),
+        (r#"{"command":{"type":"ack","args":{"seq":9223372036854775807}}}"#, Builtin::Ack { seq: (1 << 63) - 1 }),
     ];
     for (text, expected) in cases {
         assert_eq!(read(text), Ok(expected), "{text}");
@@ -51,8 +56,16 @@ fn wrong_commands_are_refused() {
         (r#"{"command":{"type":"login","args":{"username":"alice"}}}"#, "payload.data.command.args.password is missing"),
         (r#"{"command":{"type":"login","args":{"username":"alice","password":7}}}"#, "payload.data.command.args.password is not a string"),
         (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","password":"q"}}}"#, "payload.data.command.args.password stands twice"),
-        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"ack":true}}}}"#, "this server does not support `payload.data.command.args.options.ack` yet"),
-        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"after":41}}}}"#, "this server does not support `payload.data.command.args.options.after` yet"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"ack":1}}}}"#, "payload.data.command.args.options.ack is neither true nor false"),
+        (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":{"after":-1}}}}"#, "payload.data.command.args.options.after is not a whole number from 0 to 9223372036854775807"),
+        (r#"{"command":{"type":"ack"}}"#, "payload.data.command.args is missing"),
+        (r#"{"command":{"type":"ack","args":{}}}"#, "payload.data.command.args.seq is missing"),
+        (r#"{"command":{"type":"ack","args":7}}"#, "payload.data.command.args is not an object"),
+        (r#"{"command":{"type":"ack","args":{"seq":1,"seq":2}}}"#, "payload.data.command.args.seq stands twice"),
+        (r#"{"command":{"type":"ack","args":{"seq":"1"}}}"#, "payload.data.command.args.seq is not a whole number from 0 to 9223372036854775807"),
+        (r#"{"command":{"type":"ack","args":{"seq":null}}}"#, "payload.data.command.args.seq is not a whole number from 0 to 9223372036854775807"),
+        (r#"{"command":{"type":"ack","args":{"seq":1.0}}}"#, "payload.data.command.args.seq is not a whole number from 0 to 9223372036854775807"),
+        (r#"{"command":{"type":"ack","args":{"seq":9223372036854775808}}}"#, "payload.data.command.args.seq is not a whole number from 0 to 9223372036854775807"),
         (r#"{"command":{"type":"login","args":{"username":"alice","password":"p","options":1}}}"#, "payload.data.command.args.options is not an object"),
         (r#"{"command":{"type":"changePassword","args":{"oldPassword":"a"}}}"#, "payload.data.command.args.newPassword is missing"),
         (r#"{"command":{"type":"changePassword","args":{"newPassword":"\ud800"}}}"#, "payload.data.command.args.newPassword is not valid Unicode"),
@@ -66,7 +79,6 @@ fn wrong_commands_are_refused() {
         ("reboot", "unknown command `reboot`"),
         ("change_password", "unknown command `change_password`; did you mean `changePassword`?"),
         ("handler", "unknown command `handler`; did you mean `handlers`?"),
-        ("ack", "this server does not support the command `ack` yet"),
         ("", "unknown command ``"),
     ];
     for (kind, message) in unknown {
@@ -81,9 +93,9 @@ fn commands_have_names_and_some_need_no_login() {
     let cases = [
         ("login", "authenticate", true), ("logout", "logout", false), ("changePassword", "changePassword", false),
         ("register", "register", true), ("whoami", "whoami", false), ("handlers", "handlers", false),
-        ("ping", "ping", true), ("close", "close", true),
+        ("ping", "ping", true), ("ack", "ack", false), ("close", "close", true),
     ];
-    let args = r#"{"username":"a","password":"b","oldPassword":"c","newPassword":"d"}"#;
+    let args = r#"{"username":"a","password":"b","oldPassword":"c","newPassword":"d","seq":1}"#;
     for (kind, name, before_login) in cases {
         let builtin = read(&format!(r#"{{"command":{{"type":"{kind}","args":{args}}}}}"#)).expect(kind);
         assert_eq!((builtin.name(), builtin.before_login()), (name, before_login), "{kind}");

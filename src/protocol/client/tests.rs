@@ -84,10 +84,14 @@ const MALFORMED: &[(bool, &str, &str)] = &[
     (BEFORE_LOGIN, "{\"header\":{\"authentication\":{\"username\":\"alice\",\"password\":\"a\",\"password\":\"b\"}}}", "header.authentication.password stands twice"),
     (BEFORE_LOGIN, "{\"header\":{\"authentication\":{\"username\":\"alice\",\"password\":\"a\",\"user\\u006eame\":\"bob\"}}}", "header.authentication.username stands twice"),
     (BEFORE_LOGIN, "{\"header\":{\"options\":null},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options is not an object"),
-    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"ack\":true}},\"payload\":{\"type\":\"a\",\"data\":1}}", "this server does not support `header.options.ack` yet"),
-    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"ack\":null}},\"payload\":{\"type\":\"a\",\"data\":1}}", "this server does not support `header.options.ack` yet"),
-    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":0}},\"payload\":{\"type\":\"a\",\"data\":1}}", "this server does not support `header.options.after` yet"),
-    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"x\":1,\"dedupe\":\"yes\"}},\"payload\":{\"type\":\"a\",\"data\":1}}", "this server does not support `header.options.dedupe` yet"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"ack\":1}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.ack is neither true nor false"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"ack\":\"true\"}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.ack is neither true nor false"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":true}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.after is not a whole number from 0 to 9223372036854775807"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":\"41\"}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.after is not a whole number from 0 to 9223372036854775807"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":-1}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.after is not a whole number from 0 to 9223372036854775807"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":1e3}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.after is not a whole number from 0 to 9223372036854775807"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"after\":9223372036854775808}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.after is not a whole number from 0 to 9223372036854775807"),
+    (BEFORE_LOGIN, "{\"header\":{\"options\":{\"x\":1,\"dedupe\":\"yes\"}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.dedupe is neither true nor false"),
     (BEFORE_LOGIN, "{\"header\":{\"options\":{\"ack\":false,\"ack\":true}},\"payload\":{\"type\":\"a\",\"data\":1}}", "header.options.ack stands twice"),
     // Only a login may do without a payload.
     (BEFORE_LOGIN, "{}", "payload is missing"),
@@ -148,6 +152,21 @@ fn sound_messages_are_read() {
             .map(|payload| [payload.kind.as_str().to_string(), utf8(&payload.data), payload.id.as_ref().map_or(String::new(), utf8)]);
         assert_eq!(read, payload.map(|texts| texts.map(str::to_string)), "{text}");
     }
+}
+
+#[test]
+fn options_are_read_before_the_login_alone() {
+    let read = |options: &str, before_login| {
+        let text = format!(r#"{{"header":{{"options":{options}}},"payload":{{"type":"a","data":1}}}}"#);
+        read(&text, before_login).expect(options).header.map(|header| header.options)
+    };
+    let options = |ack, after, dedupe| Some(Options { ack, after, dedupe });
+    assert_eq!(read("{}", BEFORE_LOGIN), options(None, None, None));
+    assert_eq!(read(r#"{"ack":null,"after":null,"dedupe":null,"other":[]}"#, BEFORE_LOGIN), options(None, None, None));
+    assert_eq!(read(r#"{"ack":true,"after":0,"dedupe":false}"#, BEFORE_LOGIN), options(Some(true), Some(0), Some(false)));
+    let highest = options(Some(false), Some((1 << 63) - 1), Some(true));
+    assert_eq!(read(r#"{"dedupe":true,"\u0061fter":9223372036854775807,"ack":false}"#, BEFORE_LOGIN), highest);
+    assert_eq!(read(r#"{"ack":7,"after":-1}"#, AFTER_LOGIN), None);
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn short(outcome: &Outcome) -> String {
                     Order::Reply => "reply".to_string(),
                     Order::None => "none".to_string(),
                 };
-                format!("{order} <- {}", command.data.as_ref().map_or("-".to_string(), utf8))
+                let offline = command.offline.map_or(String::new(), |offline| format!(" ({})", offline.as_str()));
+                format!("{order} <- {}{offline}", command.data.as_ref().map_or("-".to_string(), utf8))
             });
             each.collect::<Vec<_>>().join("; ")
         }
@@ -52,7 +53,14 @@ const GOOD: &[(&str, &str)] = &[
     (r#"{"header":{"status":"0","commands":[{"command":"sendClients","commandData":["alice"]},{"command":"sendServers","commandData":["b"],"payload":{"data":2}},{"command":"none"}]},"payload":{"data":1}}"#, "sendClients alice <- 1; sendServers b <- 2; none <- -"),
     (r#"{"header":{"status":"0","commands":[ {"payload":null,"command":"reply"} , {"payload":{"data":[[[[]]]]},"command":"reply"} ]},"payload":{"data":1}}"#, "reply <- 1; reply <- [[[[]]]]"),
     (r#"{"header":{"status":"0","commands":[{"payload":{"data":3},"command":"reply"}]}}"#, "reply <- 3"),
+    (r#"{"header":{"status":"0","command":"sendClients","commandData":["alice"],"offline":"queue"},"payload":{"data":1}}"#, "sendClients alice <- 1 (queue)"),
+    (r#"{"header":{"offline":"dr\u006fp","status":"0","command":"reply"},"payload":{"data":1}}"#, "reply <- 1 (drop)"),
+    (r#"{"header":{"status":"0","command":"none","offline":"queue"}}"#, "none <- - (queue)"),
+    (r#"{"header":{"status":"0","commands":[],"offline":"queue"}}"#, ""),
+    (r#"{"header":{"status":"0","commands":[{"command":"reply"},{"command":"reply","offline":"drop"}],"offline":"queue"},"payload":{"data":1}}"#, "reply <- 1 (queue); reply <- 1 (drop)"),
+    (r#"{"header":{"status":"0","commands":[{"command":"reply"},{"command":"none","offline":"queue"}]},"payload":{"data":1}}"#, "reply <- 1; none <- - (queue)"),
     // The first implementation's way.
+    (r#"{"header":{"status":"0","command":{"type":"reply"},"offline":"queue"},"data":1}"#, "reply <- 1 (queue)"),
     (r#"{"header":{"status":"good","command":{"type":"sendClients","data":["alice"]}},"data":{"b":1}}"#, r#"sendClients alice <- {"b":1}"#),
     (r#"{"data":1,"header":{"status":"0","command":{"data":"audit","type":"sendHandler"}}}"#, "sendHandler audit <- 1"),
     (r#"{"header":{"status":"0","command":{"type":"reply"}},"data":1,"payload":{"data":2}}"#, "reply <- 1"),
@@ -122,8 +130,12 @@ const WRONG: &[(&str, &str)] = &[
     (r#"{"header":{"status":"0","command":"reply"},"payload":{"data":1,"data":2}}"#, "payload.data stands twice"),
     (r#"{"header":{"status":"0","command":"reply"},"payload":{"data":1},"payload":{}}"#, "payload stands twice"),
     (r#"{"header":{"status":"1"},"header":{"status":"1"}}"#, "header stands twice"),
-    (r#"{"header":{"status":"0","command":"none","offline":"queue"}}"#, "header.offline: this server keeps nothing yet for users who are away"),
-    (r#"{"header":{"status":"0","commands":[],"offline":null}}"#, "header.offline: this server keeps nothing yet for users who are away"),
+    (r#"{"header":{"status":"0","command":"none","offline":"keep"}}"#, "header.offline is `keep`, neither `drop` nor `queue`"),
+    (r#"{"header":{"status":"0","command":"none","offline":"Queue\n"}}"#, "header.offline is `Queue\\n`, neither `drop` nor `queue`"),
+    (r#"{"header":{"status":"0","command":"none","offline":true}}"#, "header.offline is not a string"),
+    (r#"{"header":{"status":"0","command":"none","offline":"drop","offline":"drop"}}"#, "header.offline stands twice"),
+    (r#"{"header":{"status":"0","command":{"type":"none"},"offline":1}}"#, "header.offline is not a string"),
+    (r#"{"header":{"status":"0","commands":[],"offline":null}}"#, "header.offline is not a string"),
     (r#"{"header":{"status":"0","command":"none","inReplyTo":7}}"#, "header.inReplyTo is not a string"),
     // Several commands: one that is wrong spoils them all.
     (r#"{"header":{"status":"0","command":"none","commands":[]}}"#, "header.command and header.commands stand side by side"),
@@ -140,7 +152,8 @@ const WRONG: &[(&str, &str)] = &[
     (r#"{"header":{"status":"0","commands":[{"command":"reply","payload":{"data":[[[[[]]]]]}}]}}"#, "header.commands[0].payload.data is nested deeper than 4"),
     (r#"{"header":{"status":"0","commands":[{"command":"none","x":[[[[[[[[[[[[[]]]]]]]]]]]]]}]}}"#, "nested deeper than 16 outside of data"),
     (r#"{"header":{"status":"0","commands":[{"command":"none","command":"none"}]}}"#, "header.commands[0].command stands twice"),
-    (r#"{"header":{"status":"0","commands":[{"command":"none","offline":"drop"}]}}"#, "header.commands[0].offline: this server keeps nothing yet for users who are away"),
+    (r#"{"header":{"status":"0","commands":[{"command":"none"},{"command":"none","offline":""}]}}"#, "header.commands[1]: offline is ``, neither `drop` nor `queue`"),
+    (r#"{"header":{"status":"0","commands":[{"command":"none","offline":null}]}}"#, "header.commands[0]: offline is not a string"),
     (r#"{"header":{"status":"0","commands":[{"command":"sendClients","commandData":["a","b","c","d"],"payload":{"data":1}}]}}"#, "header.commands[0]: commandData has 4 names, limits.recipients allows 3"),
     // The first implementation's way.
     (r#"{"header":{"status":"0","command":{}},"data":1}"#, "header.command.type is missing"),

@@ -115,7 +115,7 @@ impl Knows {
         let packet = match &read {
             Ok(answer) => {
                 let (counts, missed) = fate(&answer.outcome, self.user.as_str(), false);
-                let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": [] });
+                let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": missed.refused });
                 let data = json!({
                     "messageId": format!("{PUSH_PREFIX}{number}"),
                     "delivered": counts.delivered, "queued": 0, "offline": counts.offline, "unknown": counts.unknown_servers,
