@@ -59,10 +59,11 @@ pub fn keep_state_directory(old: &Config, new: &mut Config) {
 
 impl Handler {
     /// Whether a program that was started with this configuration need not be started again for that one: what differs
-    /// concerns only how messages wait for it, how many of it there are, and whether its file is watched.
+    /// concerns only how messages wait for it, how many of it there are, whether its file is watched, and what is done with
+    /// its answers or without them.
     pub fn runs_as(&self, other: &Handler) -> bool {
-        let Handler { instances, queue, queue_wait, watch, .. } = *other;
-        Handler { instances, queue, queue_wait, watch, ..self.clone() } == *other
+        let Handler { instances, queue, queue_wait, watch, offline, idempotent, .. } = *other;
+        Handler { instances, queue, queue_wait, watch, offline, idempotent, ..self.clone() } == *other
     }
 }
 
@@ -93,6 +94,20 @@ mod tests {
         let changes: Vec<_> =
             handler_changes(&old.handlers, &new.handlers).into_iter().map(|(kind, done)| format!("{kind} {done}")).collect();
         assert_eq!(changes, ["a would be changed", "b would be replaced", "c would be removed", "d would be added"]);
+    }
+
+    #[test]
+    fn what_is_done_with_answers_needs_no_other_program() {
+        let handlers = |more: &str| {
+            let text = format!(
+                r#"{{"network": {{"tcp4": {{"port": 0}}}}, "handlers": {{"typeMap": {{"a": {{"handlerBinary": "/bin/a"{more}}}}}}}}}"#
+            );
+            config(&text).handlers
+        };
+        for more in [r#", "offline": "queue""#, r#", "idempotent": true"#, r#", "watch": true"#] {
+            let changes = handler_changes(&handlers(""), &handlers(more));
+            assert_eq!(changes.iter().map(|(_, done)| *done).collect::<Vec<_>>(), ["would be changed"], "{more}");
+        }
     }
 
     #[test]

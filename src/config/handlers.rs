@@ -6,7 +6,7 @@ use super::limits::SECONDS_MAX;
 use super::mistake::{Fault, Position, nearest};
 use super::network::Sockets;
 use super::read::keys;
-use super::{Framing, Handler, HandlerTransport, Program, Resources};
+use super::{Framing, Handler, HandlerTransport, Offline, Program, Resources};
 use crate::name::TypeName;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -106,6 +106,9 @@ impl One<'_> {
             reader.fault(&item, Fault::Clash("must be 1 with \"transport\": \"unix\": all of them would listen at one path"));
         }
         let watch = block.item("watch").and_then(|item| reader.flag(&item)).unwrap_or(false);
+        let offline = [Offline::Drop, Offline::Queue].map(|offline| (offline.as_str(), offline));
+        let offline = block.item("offline").and_then(|item| reader.choice(&item, &offline)).unwrap_or_default();
+        let idempotent = block.item("idempotent").and_then(|item| reader.flag(&item)).unwrap_or(false);
         let informer = self.informer(reader, &block, sockets);
         let (informer_socket, informer_directory) = informer?;
         Some(Handler {
@@ -122,6 +125,8 @@ impl One<'_> {
             queue_wait: Duration::from_secs(queue_wait),
             timeout: Duration::from_secs(timeout),
             stop: Duration::from_secs(stop),
+            offline,
+            idempotent,
         })
     }
 

@@ -12,7 +12,12 @@ const FRAME_BYTES_MAX: u64 = 1 << 30;
 const TOTAL_BYTES_MAX: u64 = if (isize::MAX as u64) < 1 << 40 { isize::MAX as u64 } else { 1 << 40 };
 const CONNECTIONS_MAX: u64 = 1_000_000;
 
-/// One key: its largest value, and its field. Each `most` fits a `usize`.
+/// Ten years.
+const DAYS_MAX: u64 = 3650;
+/// One week.
+const MINUTES_MAX: u64 = 7 * 24 * 60;
+
+/// One key: its largest value, and its field. Each `most` fits a `usize`, and the field.
 pub(super) struct Limit {
     pub(super) key: &'static str,
     pub(super) unit: &'static str,
@@ -28,22 +33,25 @@ macro_rules! limit {
             unit: $unit,
             most: $most,
             get: |limits| limits.$field as u64,
-            set: |limits, value| limits.$field = value as usize,
+            set: |limits, value| limits.$field = value as _,
         }
     };
     ($key:literal, time $field:ident) => {
+        limit!($key, time $field, "s", 1, SECONDS_MAX)
+    };
+    ($key:literal, time $field:ident, $unit:literal, $seconds:literal, $most:expr) => {
         Limit {
             key: $key,
-            unit: "s",
-            most: SECONDS_MAX,
-            get: |limits| limits.$field.as_secs(),
-            set: |limits, value| limits.$field = Duration::from_secs(value),
+            unit: $unit,
+            most: $most,
+            get: |limits| limits.$field.as_secs() / $seconds,
+            set: |limits, value| limits.$field = Duration::from_secs(value * $seconds),
         }
     };
 }
 
 /// Every key of the block.
-pub(super) const TABLE: [Limit; 20] = [
+pub(super) const TABLE: [Limit; 31] = [
     limit!("connections", count connections, "", CONNECTIONS_MAX),
     limit!("connectionsPerSource", count connections_per_source, "", CONNECTIONS_MAX),
     limit!("connectionsPerUser", count connections_per_user, "", CONNECTIONS_MAX),
@@ -61,6 +69,17 @@ pub(super) const TABLE: [Limit; 20] = [
     limit!("outgoingFrames", count outgoing_frames, "", 1_000_000),
     limit!("outgoingBytesTotal", count outgoing_bytes_total, "bytes", TOTAL_BYTES_MAX),
     limit!("incomingBytesTotal", count incoming_bytes_total, "bytes", TOTAL_BYTES_MAX),
+    limit!("mailboxMessages", count mailbox_messages, "", 1_000_000),
+    limit!("mailboxBytes", count mailbox_bytes, "bytes", FRAME_BYTES_MAX),
+    limit!("mailboxDays", time mailbox_age, "days", 86_400, DAYS_MAX),
+    limit!("unacknowledgedMessages", count unacknowledged_messages, "", 65_536),
+    limit!("unacknowledgedBytes", count unacknowledged_bytes, "bytes", FRAME_BYTES_MAX),
+    limit!("ackSeconds", time ack),
+    limit!("deliveryAttempts", count delivery_attempts, "", 1_000_000),
+    limit!("dedupeMinutes", time dedupe_age, "minutes", 60, MINUTES_MAX),
+    limit!("dedupeMessages", count dedupe_messages, "", 100_000_000),
+    limit!("storageQueue", count storage_queue, "", 1_000_000),
+    limit!("storageBytes", count storage_bytes, "bytes", FRAME_BYTES_MAX),
     limit!("pushesPerSecond", count pushes_per_second, "", 1_000_000),
     limit!("pushBurst", count push_burst, "", 1_000_000),
     limit!("drainSeconds", time drain),
@@ -80,8 +99,13 @@ pub(super) const KEYS: [&str; TABLE.len()] = {
 };
 
 /// A limit that must not be less than another; with frames smaller or totals larger it could never be kept.
-const ORDER: [(&str, &str); 3] =
-    [("frameBytes", "frameBytesBeforeLogin"), ("outgoingBytesTotal", "frameBytesHandler"), ("incomingBytesTotal", "frameBytes")];
+const ORDER: [(&str, &str); 4] = [
+    ("frameBytes", "frameBytesBeforeLogin"),
+    ("outgoingBytesTotal", "frameBytesHandler"),
+    ("incomingBytesTotal", "frameBytes"),
+    // A delivery that no mailbox has room for would be refused with the word that trying again may help.
+    ("mailboxBytes", "frameBytesHandler"),
+];
 
 impl Limit {
     /// Its value in `limits`, in its unit.

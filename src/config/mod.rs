@@ -29,6 +29,8 @@ pub use mistake::{Fault, Mistake, Mistakes, Position};
 pub use plan::{Warning, plan, warnings};
 pub use problem::{Flaw, Problem, exit_code};
 
+pub use crate::protocol::handler::Offline;
+
 use crate::name::{ServerName, TypeName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -120,6 +122,10 @@ pub struct Handler {
     pub timeout: Duration,
     /// How long it may take to end once its input is closed.
     pub stop: Duration,
+    /// What is done for users who are away, unless an answer says otherwise.
+    pub offline: Offline,
+    /// Whether it may get a message a second time, when it ended or was late with it.
+    pub idempotent: bool,
 }
 
 /// How a handler's program is started.
@@ -237,6 +243,28 @@ pub struct Limits {
     pub outgoing_bytes_total: usize,
     /// Bytes that came in and are not yet dealt with, of all connections together.
     pub incoming_bytes_total: usize,
+    /// Messages in one mailbox, ...
+    pub mailbox_messages: usize,
+    /// ... the bytes of their data, ...
+    pub mailbox_bytes: usize,
+    /// ... and how long each of them is kept.
+    pub mailbox_age: Duration,
+    /// Deliveries of one session that it has not acknowledged, ...
+    pub unacknowledged_messages: usize,
+    /// ... and their bytes, of which one delivery may have more.
+    pub unacknowledged_bytes: usize,
+    /// How long a session may have such deliveries without acknowledging any.
+    pub ack: Duration,
+    /// In how many sessions a message is delivered without being acknowledged before it is set aside.
+    pub delivery_attempts: u32,
+    /// How long a message with `dedupe` is remembered.
+    pub dedupe_age: Duration,
+    /// How many of them are remembered.
+    pub dedupe_messages: usize,
+    /// Messages that wait for the disk, one for each recipient, ...
+    pub storage_queue: usize,
+    /// ... and their bytes.
+    pub storage_bytes: usize,
     /// What a handler may send in a second without being asked, ...
     pub pushes_per_second: usize,
     /// ... and at once, if it has been silent before.
@@ -267,6 +295,17 @@ impl Default for Limits {
             outgoing_frames: 256,
             outgoing_bytes_total: 256 << 20,
             incoming_bytes_total: 128 << 20,
+            mailbox_messages: 1000,
+            mailbox_bytes: 8 << 20,
+            mailbox_age: Duration::from_secs(30 * 86_400),
+            unacknowledged_messages: 64,
+            unacknowledged_bytes: 1 << 20,
+            ack: Duration::from_secs(60),
+            delivery_attempts: 20,
+            dedupe_age: Duration::from_secs(10 * 60),
+            dedupe_messages: 1_000_000,
+            storage_queue: 16_384,
+            storage_bytes: 64 << 20,
             pushes_per_second: 1000,
             push_burst: 2000,
             drain: Duration::from_secs(30),

@@ -1,7 +1,7 @@
 //! What a server would do with a [`Config`], in words, and whether the machine is large enough for its limits.
 
 use super::limits::{Limit, TABLE};
-use super::{Config, Framing, Handler, HandlerTransport, Identity, Limits, Program, Registration, Resources};
+use super::{Config, Framing, Handler, HandlerTransport, Identity, Limits, Offline, Program, Registration, Resources};
 use rustix::process::{Resource, geteuid, getrlimit};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -109,6 +109,12 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
         }
     }
     writeln!(out, "; {framing}{}", if handler.envelope { "; envelopes" } else { "" })?;
+    if handler.offline == Offline::Queue {
+        writeln!(out, "    offline   what it sends to users who are away waits in their mailboxes")?;
+    }
+    if handler.idempotent {
+        writeln!(out, "    repeated  a message with which it ended or was late is handed to it once more")?;
+    }
     writeln!(out, "    informer  {}", handler.informer_socket.display())?;
     let (timeout, stop) = (handler.timeout.as_secs(), handler.stop.as_secs());
     let (flight, queue, wait) = (handler.in_flight, handler.queue, handler.queue_wait.as_secs());
@@ -278,7 +284,8 @@ mod tests {
                 "handlers": {"typeMap": {
                     "echo": {"handlerBinary": "/bin/echo", "arguments": ["a b"], "environment": {"KEY": "secret"},
                         "user": "anna", "resources": {"files": 100, "memory": 1048576, "processes": 7}},
-                    "group": {"handlerBinary": "/bin/echo", "group": "staff", "instances": 3, "watch": true},
+                    "group": {"handlerBinary": "/bin/echo", "group": "staff", "instances": 3, "watch": true,
+                        "offline": "queue", "idempotent": true},
                     "far": {"unixDomainSocketPath": "/run/far", "connection": "persistent", "envelope": true}
                 }},
                 "limits": {"connections": 10, "frameBytes": 3000000, "loginSeconds": 10}
@@ -298,6 +305,10 @@ mod tests {
             "    informer  /etc/bester/bester-state-informers/informer-echo.sock",
             "    as        the server's user, group \"staff\" and no other groups",
             "    times     3; messages of one connection stay with one of them",
+            "    offline   what it sends to users who are away waits in their mailboxes",
+            "    repeated  a message with which it ended or was late is handed to it once more",
+            "  mailboxDays            30 days",
+            "  unacknowledgedMessages 64",
             "    watched   replaced when the program's file changes",
             "    starts    nothing; somebody else runs it",
             "    talks     at /run/far, one connection; length and bytes; envelopes",
@@ -309,6 +320,7 @@ mod tests {
             assert!(plan.lines().any(|found| found == line), "{line}\n{plan}");
         }
         assert!(!plan.contains("secret"), "{plan}");
+        assert_eq!((plan.matches("    offline ").count(), plan.matches("    repeated ").count()), (1, 1), "{plan}");
         for limit in &TABLE {
             assert!(plan.contains(&format!("\n  {} ", limit.key)), "{}", limit.key);
         }

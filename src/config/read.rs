@@ -46,6 +46,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "stopSeconds",
             "queue",
             "queueSeconds",
+            "offline",
+            "idempotent",
         ],
     ),
     ("handlers.typeMap.*.resources", &["files", "memory", "processes"]),

@@ -194,6 +194,17 @@ fn limits_fit_each_other() {
             ],
         ),
         (
+            r#"{"mailboxBytes": 4194303}"#,
+            &["2:28: limits.mailboxBytes: expected at least 4194304: it must not be less than `frameBytesHandler`"],
+        ),
+        (
+            r#"{"mailboxDays": 3651, "dedupeMinutes": 10081}"#,
+            &[
+                "2:27: limits.mailboxDays: expected a whole number from 1 to 3650, found 3651",
+                "2:50: limits.dedupeMinutes: expected a whole number from 1 to 10080, found 10081",
+            ],
+        ),
+        (
             r#"{"frameBytes": 9, "maxConnections": 1}"#,
             &["2:29: limits.maxConnections: unknown key `maxConnections`; did you mean `connections`?"],
         ),
@@ -202,7 +213,9 @@ fn limits_fit_each_other() {
     }
     let config = good(
         r#"{"network": {"tcp4": {"port": 1}}, "limits": {"frameBytes": 10, "frameBytesBeforeLogin": 10,
-            "incomingBytesTotal": 10, "drainSeconds": 86400, "depth": 1000}}"#,
+            "incomingBytesTotal": 10, "drainSeconds": 86400, "depth": 1000, "mailboxMessages": 1, "mailboxBytes": 4194304,
+            "mailboxDays": 3650, "unacknowledgedMessages": 2, "unacknowledgedBytes": 3, "ackSeconds": 4, "deliveryAttempts": 5,
+            "dedupeMinutes": 10080, "dedupeMessages": 6, "storageQueue": 7, "storageBytes": 8}}"#,
     );
     let expected = Limits {
         frame_bytes: 10,
@@ -210,6 +223,17 @@ fn limits_fit_each_other() {
         incoming_bytes_total: 10,
         drain: Duration::from_secs(86_400),
         depth: 1000,
+        mailbox_messages: 1,
+        mailbox_bytes: 4 << 20,
+        mailbox_age: Duration::from_secs(3650 * 24 * 3600),
+        unacknowledged_messages: 2,
+        unacknowledged_bytes: 3,
+        ack: Duration::from_secs(4),
+        delivery_attempts: 5,
+        dedupe_age: Duration::from_secs(7 * 24 * 3600),
+        dedupe_messages: 6,
+        storage_queue: 7,
+        storage_bytes: 8,
         ..Limits::default()
     };
     assert_eq!(config.limits, expected);

@@ -95,6 +95,8 @@ fn handler_has_defaults() {
         queue_wait: Duration::from_secs(5),
         timeout: Duration::from_secs(10),
         stop: Duration::from_secs(5),
+        offline: Offline::Drop,
+        idempotent: false,
     };
     assert_eq!(plain, expected);
     assert_eq!(handler(r#"{"handlerBinary": "a", "envelope": true}"#).in_flight, 32);
@@ -174,6 +176,21 @@ fn handler_values_have_bounds() {
             "4:87: handlers.typeMap.a.framing: expected \"length\" or \"lines\", found \"line\"",
             "4:109: handlers.typeMap.a.connection: expected text in double quotes, found a number",
             "4:109: handlers.typeMap.a.connection: goes only with \"transport\": \"unix\"",
+        ],
+    );
+}
+
+#[test]
+fn a_type_says_what_is_done_for_users_who_are_away() {
+    let with = |more: &str| handler(&format!(r#"{{"handlerBinary": "a", {more}}}"#));
+    assert_eq!(with(r#""offline": "queue""#).offline, Offline::Queue);
+    assert_eq!(with(r#""offline": "drop", "idempotent": true"#).offline, Offline::Drop);
+    assert!(with(r#""idempotent": true"#).idempotent && !with(r#""idempotent": false"#).idempotent);
+    check_handler(
+        r#"{"handlerBinary": "a", "offline": "keep", "idempotent": 1}"#,
+        &[
+            "3:35: handlers.typeMap.a.offline: expected \"drop\" or \"queue\", found \"keep\"",
+            "3:57: handlers.typeMap.a.idempotent: expected true or false, found a number",
         ],
     );
 }
