@@ -67,6 +67,16 @@ class AnswersTest(unittest.TestCase):
                 b'{"header":{"status":"0","commands":[{"command":"reply","payload":{"data":1}},{"command":"none"},'
                 b'{"command":"sendClients","commandData":["bob"],"payload":{"data":2}}]}}',
             ),
+            (
+                bester.send("bob", 1, offline="queue"),
+                b'{"header":{"status":"0","command":"sendClients","commandData":["bob"],"offline":"queue"},"payload":{"data":1}}',
+            ),
+            (
+                [bester.reply(1, offline="drop"), bester.send("bob", 2, "queue"), bester.reply(3)],
+                b'{"header":{"status":"0","commands":[{"command":"reply","offline":"drop","payload":{"data":1}},'
+                b'{"command":"sendClients","commandData":["bob"],"offline":"queue","payload":{"data":2}},'
+                b'{"command":"reply","payload":{"data":3}}]}}',
+            ),
             (bester.refuse("full"), b'{"header":{"status":"full"}}'),
             (bester.refuse("full", "come back"), b'{"header":{"status":"full"},"payload":{"data":"come back"}}'),
         ]:
@@ -90,6 +100,9 @@ class AnswersTest(unittest.TestCase):
         for status in ("0", "good", "ok"):
             with self.assertRaises(ValueError):
                 bester.refuse(status)
+        for wrong in ("keep", "Queue", "", True):
+            with self.subTest(wrong=wrong), self.assertRaises(ValueError):
+                bester.send("bob", 1, offline=wrong)
         for wrong in [{"a": 1}, "text", 7, True, [1], [bester.refuse("no"), bester.reply(1)]]:
             with self.subTest(wrong=wrong), self.assertRaises(TypeError):
                 bester._answer_body(wrong, None)
@@ -411,6 +424,13 @@ class EnvelopeTest(unittest.TestCase):
             identity = handler.gets()[0]["id"]
             handler.gets()
             bad = {"status": "bad", "messageType": "statusReport", "reason": "undelivered", "temporary": True}
+            data = {"message": "full", "refused": 1, "names": {"offline": [], "unknown": [], "refused": ["bob"]}}
+            report = {"header": bad, "payload": {"data": data, "id": identity}}
+            handler.write(frame(json.dumps(report).encode()))
+            self.assertEqual(handler.gets()[1], ["undelivered", "full", 0, 0, [], [], ["bob"]])
+            handler.sends("alice", "push")
+            identity = handler.gets()[0]["id"]
+            handler.gets()
             report = {"header": bad, "payload": {"data": {"message": "nobody"}, "id": identity}}
             handler.write(frame(json.dumps(report).encode()))
             self.assertEqual(handler.gets()[1], ["undelivered", "nobody", 0, 0, [], [], []])

@@ -21,6 +21,7 @@ at a time, and returns what is to be done:
     bester.nothing()                   nothing; so does None
     bester.refuse("status", data)      nothing, and tell the sender why; this one may also be raised
     [bester.reply(1), bester.send("bob", 2)]   several things, in this order
+    bester.send("bob", data, offline="queue")   if bob is away, keep it in his mailbox ("drop": do not), whatever is configured
 
 `data` is whatever json.dumps() takes. Bytes are JSON already and go out as they are: reply(message.raw) is an echo that
 changes nothing, while reply(message.data) may turn 1E2 into 100.0. When your function raises an exception, its traceback
@@ -140,14 +141,18 @@ Answer = Union[Command, Refusal, Sequence[Command], None]
 """What can be done about a message."""
 
 
-def reply(data: object) -> Command:
-    """Delivers `data` to the connection that asked."""
-    return Command(b'"command":"reply"', _encode(data))
+def reply(data: object, offline: Optional[str] = None) -> Command:
+    """Delivers `data` to the connection that asked. `offline` as in send(), should that have gone meanwhile."""
+    return Command(b'"command":"reply"' + _offline(offline), _encode(data))
 
 
-def send(users: Union[str, Iterable[str]], data: object) -> Command:
-    """Delivers `data` to these users (or to this one), on each of their connections."""
-    return Command(b'"command":"sendClients","commandData":' + _encode(_names(users)), _encode(data))
+def send(users: Union[str, Iterable[str]], data: object, offline: Optional[str] = None) -> Command:
+    """Delivers `data` to these users (or to this one), on each of their connections.
+
+    `offline` says what is done for those who are away: "queue" keeps it in their mailboxes, "drop" does nothing. Without it,
+    the handler's configuration says so.
+    """
+    return Command(b'"command":"sendClients","commandData":' + _encode(_names(users)) + _offline(offline), _encode(data))
 
 
 def send_servers(servers: Union[str, Iterable[str]], data: object) -> Command:
@@ -252,15 +257,15 @@ class Outcome(NamedTuple):
     message: Optional[str]
     """The same for people."""
     delivered: int
-    """To how many users it was handed."""
+    """To how many users it was handed on connections that do not acknowledge."""
     queued: int
-    """For how many it was put by."""
+    """In how many mailboxes it is: of users who are away, or who have not acknowledged it."""
     offline: List[str]
     """Who was not there."""
     unknown: List[str]
     """Who does not exist."""
     refused: List[str]
-    """For whom nothing more could be put by."""
+    """Whose mailbox is full."""
 
 
 # Serving.
@@ -804,6 +809,14 @@ def _cut(text: str, *path: str) -> str:
 
 def _names(names: Union[str, Iterable[str]]) -> List[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _offline(offline: Optional[str]) -> bytes:
+    if offline is None:
+        return b""
+    if offline not in ("drop", "queue"):
+        raise ValueError(f'offline is "drop" or "queue", not {offline!r}')
+    return b',"offline":' + _encode(offline)
 
 
 def _answer_body(answer: Answer, message_id: Optional[str]) -> bytes:

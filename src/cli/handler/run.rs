@@ -64,6 +64,7 @@ pub(super) fn run(config: &Config, kind: &str, user: &Username, frames: bool) ->
         frame_bytes_max: config.limits.frame_bytes_handler,
         depth_max: config.limits.depth,
         recipients_max: config.limits.recipients,
+        offline: handler.offline,
         events: events.clone(),
         pushes: Default::default(),
     };

@@ -1,6 +1,7 @@
 //! What a handler answers.
 
 use crate::frame::Slice;
+use crate::protocol::handler::Offline;
 use crate::protocol::json::{Broken, Scanner};
 use crate::protocol::report::put_string;
 use serde::Serialize;
@@ -105,6 +106,7 @@ struct Command {
     /// `commandData`, a JSON text.
     argument: Option<Vec<u8>>,
     data: Raw,
+    offline: Option<Offline>,
 }
 
 /// A status by which a handler says that all is well.
@@ -161,6 +163,23 @@ impl Answer {
         self
     }
 
+    /// Do this for users who are away, whatever the configuration says: drop what is for them, or keep it in their mailboxes.
+    /// It is meant for all of the answer so far, but for parts of which it was said before:
+    ///
+    /// ```
+    /// use bester::handler::{Answer, Offline};
+    ///
+    /// let typing = Answer::send(["alice"], "bob is typing").offline(Offline::Drop);
+    /// let said = Answer::send(["alice", "carol"], "bob: good morning");
+    /// typing.and(said).offline(Offline::Queue); // nobody is told later who was typing
+    /// ```
+    pub fn offline(mut self, offline: Offline) -> Answer {
+        if let What::Commands(commands) = &mut self.what {
+            commands.iter_mut().for_each(|command| command.offline = command.offline.or(Some(offline)));
+        }
+        self
+    }
+
     /// Ask for a [`Report`](super::Report) with this id on what became of it; for handlers that get envelopes. An id has at
     /// most 128 bytes.
     pub fn with_id(mut self, id: impl Into<String>) -> Answer {
@@ -170,7 +189,7 @@ impl Answer {
 
     fn command(word: &'static str, argument: Option<Vec<u8>>, data: impl Data) -> Answer {
         match data.into_raw() {
-            Ok(data) => Answer { what: What::Commands(smallvec![Command { word, argument, data }]), id: None },
+            Ok(data) => Answer { what: What::Commands(smallvec![Command { word, argument, data, offline: None }]), id: None },
             Err(error) => unwritable(&error),
         }
     }
@@ -227,6 +246,11 @@ impl Command {
         if let Some(argument) = &self.argument {
             out.extend_from_slice(br#","commandData":"#);
             out.extend_from_slice(argument);
+        }
+        if let Some(offline) = self.offline {
+            out.extend_from_slice(br#","offline":""#);
+            out.extend_from_slice(offline.as_str().as_bytes());
+            out.push(b'"');
         }
     }
 }
@@ -308,6 +332,19 @@ mod tests {
                 r#"{"header":{"status":"0","command":"sendHandler","commandData":"audit"},"payload":{"data":7}}"#,
             ),
             (Answer::none(), r#"{"header":{"status":"0","command":"none"}}"#),
+            (Answer::none().offline(Offline::Queue), r#"{"header":{"status":"0","command":"none"}}"#),
+            (Answer::refuse("no", 1).offline(Offline::Queue), r#"{"header":{"status":"no"},"payload":{"data":1}}"#),
+            (
+                Answer::send(["bob"], 1).offline(Offline::Queue),
+                r#"{"header":{"status":"0","command":"sendClients","commandData":["bob"],"offline":"queue"},"payload":{"data":1}}"#,
+            ),
+            (
+                Answer::reply(1).offline(Offline::Drop).and(Answer::reply(2)).offline(Offline::Queue).and(Answer::reply(3)),
+                concat!(
+                    r#"{"header":{"status":"0","commands":[{"command":"reply","offline":"drop","payload":{"data":1}},"#,
+                    r#"{"command":"reply","offline":"queue","payload":{"data":2}},{"command":"reply","payload":{"data":3}}]}}"#
+                ),
+            ),
             (Answer::none().and(Answer::reply(1)), r#"{"header":{"status":"0","command":"reply"},"payload":{"data":1}}"#),
             (Answer::refuse("notMember", "no"), r#"{"header":{"status":"notMember"},"payload":{"data":"no"}}"#),
             (Answer::refuse("ok", 1), r#"{"header":{"status":"1"},"payload":{"data":1}}"#),

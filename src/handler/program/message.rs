@@ -194,9 +194,9 @@ pub struct Failure {
 pub struct Counts {
     /// What the deliveries have as their `messageId`.
     pub message_id: String,
-    /// Handed to at least one connection.
+    /// Handed to at least one connection that does not acknowledge.
     pub delivered: u64,
-    /// Kept for later.
+    /// In the mailbox: for somebody who is away, or until a connection that acknowledges has done so.
     #[serde(default)]
     pub queued: u64,
     /// Not logged in.

@@ -16,6 +16,8 @@ pub use informer::{Change, Changes, Informer, InformerError, ServerInfo, Session
 pub use message::{Counts, Failure, Incoming, Message, Missed, Report, Speaker};
 pub use stream::{Messages, Outbox};
 
+pub use crate::protocol::handler::Offline;
+
 use crate::config::Framing;
 use crate::sys;
 use std::fmt;

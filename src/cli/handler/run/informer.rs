@@ -5,6 +5,7 @@
 
 use super::Event;
 use super::words::fate;
+use crate::config::Offline;
 use crate::connection::informer::read_questions;
 use crate::frame::{Frame, Packet};
 use crate::name::Username;
@@ -41,6 +42,8 @@ pub(super) struct Knows {
     pub(super) frame_bytes_max: usize,
     pub(super) depth_max: usize,
     pub(super) recipients_max: usize,
+    /// What is configured.
+    pub(super) offline: Offline,
     /// Who tells of pushes.
     pub(super) events: Sender<Event>,
     pub(super) pushes: Arc<AtomicU64>,
@@ -114,11 +117,11 @@ impl Knows {
         let read = handler::parse(frame, self.depth_max, self.recipients_max);
         let packet = match &read {
             Ok(answer) => {
-                let (counts, missed) = fate(&answer.outcome, self.user.as_str(), false);
+                let (counts, missed) = fate(&answer.outcome, self.user.as_str(), false, self.offline);
                 let names = json!({ "offline": missed.offline, "unknown": missed.unknown, "refused": missed.refused });
                 let data = json!({
                     "messageId": format!("{PUSH_PREFIX}{number}"),
-                    "delivered": counts.delivered, "queued": 0, "offline": counts.offline, "unknown": counts.unknown_servers,
+                    "delivered": counts.delivered, "queued": counts.queued, "offline": counts.offline, "unknown": counts.unknown_servers,
                     "refused": 0, "names": names,
                 });
                 informer::success(data.to_string().as_bytes())
@@ -138,8 +141,9 @@ pub(super) fn outcome(
     message_id: report::MessageId<'_>,
     user: &str,
     asked: bool,
+    offline: Offline,
     outcome: &handler::Outcome,
 ) -> Packet {
-    let (counts, missed) = fate(outcome, user, asked);
+    let (counts, missed) = fate(outcome, user, asked, offline);
     report::outcome_for_handler(kind, &report::Id::Client(id), message_id, &counts, &missed)
 }

@@ -71,7 +71,15 @@ impl Run<'_> {
         let kind = self.kind.as_str();
         let packet = match read {
             Ok(Outcome::Refused { .. }) => return Ok(()),
-            Ok(outcome) => informer::outcome(kind, id, MessageId::Own { prefix: &self.prefix, number }, self.user.as_str(), asked, outcome),
+            Ok(outcome) => informer::outcome(
+                kind,
+                id,
+                MessageId::Own { prefix: &self.prefix, number },
+                self.user.as_str(),
+                asked,
+                self.handler.offline,
+                outcome,
+            ),
             Err(words) => bad(kind, Some(&Id::Client(id)), Reason::HandlerProtocol, words),
         };
         // Whoever does not read them goes without.

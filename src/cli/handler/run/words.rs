@@ -1,6 +1,6 @@
 //! What a server would do with an answer, in words and in numbers.
 
-use crate::config::Config;
+use crate::config::{Config, Offline};
 use crate::protocol::handler::{Command, Names, Order, Outcome};
 use crate::protocol::report::{Counts, Missed};
 use crate::protocol::text::Text;
@@ -20,10 +20,16 @@ pub(super) fn of(outcome: &Outcome, config: &Config) -> Result<String, String> {
         Outcome::Commands(commands) => commands,
     };
     let mut words = Vec::new();
-    for Command { order, .. } in commands {
+    for Command { order, offline, .. } in commands {
+        // What the configuration says of it is no news.
+        let kept = match offline {
+            Some(Offline::Queue) => ", in the mailboxes of those who are away",
+            Some(Offline::Drop) => ", but to nobody who is away",
+            None => "",
+        };
         words.push(match order {
             Order::Reply => "replies".to_owned(),
-            Order::SendClients(names) => format!("delivers to {}", listed(names)),
+            Order::SendClients(names) => format!("delivers to {}{kept}", listed(names)),
             Order::SendServers(names) => format!("sends to the servers {} (peerUnknown: this one knows none)", listed(names)),
             Order::SendHandler(kind) if config.handlers.contains_key(kind.bytes()) => {
                 format!("hands it on to the handler of {}", kind.as_str())
@@ -45,17 +51,21 @@ fn listed(names: &Names) -> String {
     shown.join(", ") + &more
 }
 
-/// How those would fare who are named: `user` is there, everybody else is away. `asked`: there is one to reply to.
-pub(super) fn fate(outcome: &Outcome, user: &str, asked: bool) -> (Counts, Missed) {
+/// How those would fare who are named: `user` is there, everybody else is away. `asked`: there is one to reply to;
+/// `offline`: what is configured.
+pub(super) fn fate(outcome: &Outcome, user: &str, asked: bool, offline: Offline) -> (Counts, Missed) {
     let (mut counts, mut missed, mut seen) = (Counts::default(), Missed::default(), BTreeSet::new());
     let Outcome::Commands(commands) = outcome else { return (counts, missed) };
-    for Command { order, .. } in commands {
+    for Command { order, offline: said, .. } in commands {
+        let offline = said.unwrap_or(offline);
         match order {
             Order::Reply if asked && seen.insert(user) => counts.delivered += 1,
             Order::SendClients(names) => {
                 for name in names.iter().map(Text::as_str).filter(|name| seen.insert(name)) {
                     if name == user {
                         counts.delivered += 1;
+                    } else if offline == Offline::Queue {
+                        counts.queued += 1;
                     } else {
                         counts.offline += 1;
                         missed.offline.push(name.to_owned());
@@ -70,4 +80,36 @@ pub(super) fn fate(outcome: &Outcome, user: &str, asked: bool) -> (Counts, Misse
         }
     }
     (counts, missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Frame;
+    use crate::protocol::handler;
+    use std::path::Path;
+
+    #[test]
+    fn an_answer_may_say_what_is_done_for_those_who_are_away() {
+        let text = r#"{"network": {"tcp4": {"port": 1}}}"#;
+        let config = Config::from_text(text, Path::new("/etc/bester/bester.conf")).expect("a good configuration");
+        for (said, words, away) in [
+            ("", "delivers to alice, bob", [1, 0]),
+            (r#","offline":"queue""#, "delivers to alice, bob, in the mailboxes of those who are away", [1, 1]),
+            (r#","offline":"drop""#, "delivers to alice, bob, but to nobody who is away", [0, 0]),
+        ] {
+            let answer = format!(
+                r#"{{"header":{{"status":"0","command":"sendClients","commandData":["alice","bob"]{said}}},"payload":{{"data":1}}}}"#
+            );
+            let outcome = handler::parse(&Frame::from(answer.as_bytes()), 9, 9).expect("a good answer").outcome;
+            assert_eq!(of(&outcome, &config).as_deref(), Ok(words));
+            let queued = [Offline::Queue, Offline::Drop].map(|offline| {
+                let (counts, missed) = fate(&outcome, "alice", true, offline);
+                assert_eq!((counts.delivered, counts.queued + counts.offline), (1, 1));
+                assert_eq!(missed.offline.len() as u64, counts.offline);
+                counts.queued
+            });
+            assert_eq!(queued, away, "{said}");
+        }
+    }
 }
