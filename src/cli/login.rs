@@ -1,7 +1,7 @@
 //! What the commands that talk to a server share: where it is, who we are, and where the password comes from.
 
 use super::{Failure, ask, password_line};
-use crate::client::{Address, Client};
+use crate::client::{Address, Client, LoginError, Options as Opted};
 use crate::password::Password;
 use getopts::{Matches, Options};
 use std::fs::File;
@@ -69,10 +69,10 @@ impl Login {
         )))
     }
 
-    /// Connects and logs in, both within `timeout`.
-    pub(super) fn connect(&self, password: &Password, timeout: Duration) -> Result<Client, Failure> {
+    /// Connects and logs in with these options, both within `timeout`.
+    pub(super) fn connect(&self, password: &Password, timeout: Duration, opted: &Opted) -> Result<Client, LoginError> {
         let mut client = Client::connect(&self.address, timeout)?;
-        client.log_in(&self.user, password)?;
+        client.log_in_with(&self.user, password, opted)?;
         Ok(client)
     }
 }

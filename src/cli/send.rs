@@ -1,18 +1,19 @@
 //! `bester send`: one message, and what became of it.
 
 use super::login::{self, Login, seconds};
-use super::{Failure, outcome, parse, print};
-use crate::client::{Client, ClientError, Incoming};
+use super::{Failure, outcome, parse, print, warn};
+use crate::client::{Client, ClientError, Incoming, LoginError, Options};
 use crate::frame::{Frame, Packet, Slice};
 use crate::name::{BUILTIN, INTERNAL};
 use crate::password::Password;
+use crate::protocol::client::ID_BYTES_MAX;
 use serde_json::value::RawValue;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 /// What `bester send --help` prints.
 pub const HELP: &str = "\
-Usage: bester send [-s ADDRESS] [-u USER] -t TYPE [DATA | -]
+Usage: bester send [-s ADDRESS] [-u USER] -t TYPE [--dedupe [--retry SECONDS]] [DATA | -]
 
 Logs in, sends one message, prints what comes back, and waits until the server has reported
 what became of the message. DATA is JSON; - reads it from standard input; without it, null
@@ -28,6 +29,12 @@ Options:
   -t, --type TYPE           the type of the message, which decides on its handler
       --text                DATA is text, not JSON (of standard input without its last line end)
       --timeout SECONDS     how long to wait for login and report together (30)
+      --id ID               what we call the message (send; with --dedupe something random)
+      --dedupe              have the server remember the message: if the same user sends the
+                            same data with the same ID again within some minutes, it is not
+                            handled again, and the report is the same
+      --retry SECONDS       with --dedupe: for so long, connect and send again until there is a
+                            report, though the connection is lost or the server is restarted
       --stay SECONDS        after a good report, print what arrives for so long (0)
       --frames              print whole messages of the server, reports too
       --password-file FILE  take the password from the first line of FILE
@@ -48,15 +55,18 @@ Exit codes:
   69  there is no server, or the connection was lost
   70  the handler refused the message or made a mistake, or the server did
   74  reading or writing failed
-  75  trying again may help: no report in time, recipients offline, handler or server busy
+  75  trying again may help: no report in time, recipients offline, mailboxes full, handler
+      or server busy or stopping
   77  wrong password, or not allowed
 ";
 
 /// The longest data that is read from standard input; servers take no longer messages unless configured.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The message's id: there is only one on the connection.
+/// The message's id, unless it is to be told from others: there is only one on the connection.
 const ID: &str = "send";
+/// How long we wait before we connect again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Carries out `bester send` with the arguments that follow it.
 ///
@@ -69,6 +79,9 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         .optflag("", "text", "")
         .optopt("", "timeout", "", "SECONDS")
         .optopt("", "stay", "", "SECONDS")
+        .optopt("", "id", "", "ID")
+        .optflag("", "dedupe", "")
+        .optopt("", "retry", "", "SECONDS")
         .optflag("", "frames", "");
     let matches = parse("send", &options, args)?;
     if matches.opt_present("help") {
@@ -79,6 +92,17 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let kind = matches.opt_str("type").ok_or_else(|| wrong("a message needs a type: -t TYPE"))?;
     let (timeout, stay) = (seconds(&matches, "timeout")?, seconds(&matches, "stay")?);
     let (timeout, stay) = (timeout.unwrap_or(TIMEOUT), stay.unwrap_or(Duration::ZERO));
+    let (retry, dedupe) = (seconds(&matches, "retry")?, matches.opt_present("dedupe"));
+    if retry.is_some() && !dedupe {
+        return Err(wrong("--retry goes only with --dedupe: else the message might be handled twice"));
+    }
+    let id = match matches.opt_str("id") {
+        Some(id) if id.len() > ID_BYTES_MAX => return Err(wrong("--id takes at most 128 bytes")),
+        Some(id) => id,
+        None if dedupe => random_id()?,
+        None => ID.to_owned(),
+    };
+    let opted = Options { dedupe: dedupe.then_some(true), ..Options::default() };
     let source = match &matches.free[..] {
         [] => Source::Nothing,
         [one] if one == "-" => Source::Input,
@@ -88,8 +112,15 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let input_is_free = !matches!(source, Source::Input);
     let data = source.data(matches.opt_present("text"), &mut io::stdin().lock())?;
     let password = login.password(input_is_free)?;
-    let order = Order { login, kind, data, timeout, stay, frames: matches.opt_present("frames") };
+    let order = Order { login, opted, kind, data, id, timeout, retry, stay, frames: matches.opt_present("frames") };
     order.carry_out(&password, &mut io::stdout().lock())
+}
+
+/// An id that nobody has used before.
+fn random_id() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::unavailable(format_args!("no random bytes for an id: {error}")))?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 
 /// Where the data comes from.
@@ -135,34 +166,65 @@ fn without_line_end(text: &str) -> &str {
 /// What is to be done.
 struct Order {
     login: Login,
+    opted: Options,
     kind: String,
     data: Box<RawValue>,
+    id: String,
     timeout: Duration,
+    retry: Option<Duration>,
     stay: Duration,
     frames: bool,
 }
 
 impl Order {
     fn carry_out(&self, password: &Password, out: &mut dyn Write) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.timeout;
-        let mut client = self.login.connect(password, self.timeout)?;
-        client.message(&self.kind, &self.data, Some(ID))?;
+        let end = self.retry.map(|retry| Instant::now() + retry);
+        let mut pause = PAUSE.0;
+        let mut client = loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let timeout = left.map_or(self.timeout, |left| left.min(self.timeout));
+            let stopped = match self.report(password, timeout, out) {
+                Ok(client) => break client,
+                Err(stopped) => stopped,
+            };
+            let Some(end) = end.filter(|_| stopped.again) else { return Err(stopped.failure) };
+            std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
+            if Instant::now() >= end {
+                return Err(stopped.failure);
+            }
+            if pause == PAUSE.0 {
+                warn(format_args!("{}; trying again", stopped.failure));
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        };
+        if self.stay.is_zero() { Ok(()) } else { self.linger(&mut client, out) }
+    }
+
+    /// Sends the message, and waits for a good report on it.
+    fn report(&self, password: &Password, timeout: Duration, out: &mut dyn Write) -> Result<Client, Stopped> {
+        let deadline = Instant::now() + timeout;
+        let mut client = self.login.connect(password, timeout, &self.opted)?;
+        client.message(&self.kind, &self.data, Some(&self.id))?;
         loop {
             let frame = client.recv_frame(Some(deadline)).map_err(|error| match error {
-                ClientError::TimedOut => Failure::temporary(format_args!("no report within {} s", self.timeout.as_secs_f64())),
+                ClientError::TimedOut => {
+                    let failure = Failure::temporary(format_args!("no report within {} s", timeout.as_secs_f64()));
+                    Stopped { failure, again: true }
+                }
                 error => error.into(),
             })?;
             let frame = frame.ok_or(ClientError::Closed)?;
             let incoming = Incoming::parse(&frame).map_err(ClientError::from)?;
             self.print(&incoming, &frame, out)?;
-            if is_ours(&incoming) {
-                if !incoming.is_good() {
-                    return Err(outcome::of_report(&incoming));
+            if self.is_ours(&incoming) {
+                if incoming.is_good() {
+                    return Ok(client);
                 }
-                break;
+                // The one report that says that nothing was begun, and will be different soon.
+                let again = incoming.reason.as_deref() == Some("draining");
+                return Err(Stopped { failure: outcome::of_report(&incoming), again });
             }
         }
-        if self.stay.is_zero() { Ok(()) } else { self.linger(&mut client, out) }
     }
 
     /// Prints what arrives after the report. Nobody is waiting for anything any longer, so an end is no failure.
@@ -180,7 +242,7 @@ impl Order {
     }
 
     fn print(&self, incoming: &Incoming, frame: &Frame, out: &mut dyn Write) -> Result<(), Failure> {
-        let is_answer = is_ours(incoming) && incoming.is_good() && matches!(self.kind.as_str(), BUILTIN | INTERNAL);
+        let is_answer = self.is_ours(incoming) && incoming.is_good() && matches!(self.kind.as_str(), BUILTIN | INTERNAL);
         let line = match self.frames {
             true => Packet::line(frame.all()),
             false if incoming.is_delivery() || is_answer => Packet::line(&Slice::from(incoming.data.get().as_bytes())),
@@ -192,163 +254,47 @@ impl Order {
             written => written.map_err(|error| Failure::input_output(format_args!("cannot write to standard output: {error}"))),
         }
     }
+
+    /// Whether this is the report on our message. One that could not be read far enough is reported without its id.
+    fn is_ours(&self, incoming: &Incoming) -> bool {
+        let by_id = incoming.id.as_deref().map_or(!incoming.is_good(), |id| id == self.id);
+        incoming.is_report() && by_id
+    }
 }
 
-/// Whether this is the report on our message. One that could not be read far enough is reported without its id.
-fn is_ours(incoming: &Incoming) -> bool {
-    let by_id = incoming.id.as_deref().map_or(!incoming.is_good(), |id| id == ID);
-    incoming.is_report() && by_id
+/// Why there is no good report.
+struct Stopped {
+    failure: Failure,
+    /// Whether nothing is known of the message, so that it is to be sent again.
+    again: bool,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Stopped { failure, again: false }
+    }
+}
+
+impl From<ClientError> for Stopped {
+    fn from(error: ClientError) -> Self {
+        let again = match &error {
+            ClientError::Connect { source, .. } => source.kind() != ErrorKind::PermissionDenied,
+            ClientError::TimedOut | ClientError::Closed | ClientError::Io(_) => true,
+            ClientError::TooLarge(_) | ClientError::BadFrame(_) => false,
+        };
+        Stopped { failure: error.into(), again }
+    }
+}
+
+impl From<LoginError> for Stopped {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Client(error) => error.into(),
+            LoginError::Refused(report) => Stopped { failure: outcome::of_report(&report), again: report.temporary },
+            error @ LoginError::Unexpected(_) => Stopped { failure: error.into(), again: false },
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::Address;
-    use crate::client::fake::{bad, delivery, good, password, server};
-
-    fn order(address: Address) -> Order {
-        let args = ["-u", "alice", "-s", &address.to_string()];
-        let matches = login::options().parse(args).expect("options that are there");
-        let login = Login::new(&matches, |_| None).expect("all told");
-        let data = RawValue::from_string(r#"{ "a":1.0}"#.to_owned()).expect("JSON");
-        Order { login, kind: "echo".to_owned(), data, timeout: Duration::from_secs(20), stay: Duration::ZERO, frames: false }
-    }
-
-    /// What is printed, and the failure, when a server answers a message with these frames and then closes.
-    fn sent(frames: Vec<String>, change: impl FnOnce(&mut Order)) -> (String, Result<(), Failure>) {
-        let (address, thread) = server(move |mut peer| {
-            peer.lets_in();
-            let message = peer.gets().expect("a message");
-            assert!(message.contains(r#""id":"send","data":{ "a":1.0}}}"#), "{message}");
-            frames.iter().for_each(|frame| peer.sends(frame));
-        });
-        let mut order = order(address);
-        change(&mut order);
-        let mut out = Vec::new();
-        let result = order.carry_out(&password(), &mut out);
-        thread.join().expect("what was expected");
-        (String::from_utf8(out).expect("UTF-8"), result)
-    }
-
-    #[test]
-    fn replies_are_printed_until_the_report_comes() {
-        let frames =
-            vec![delivery("echo", "{ \"a\":\n1.0}"), good("another", "1"), delivery("chat", "2"), good(ID, "3"), delivery("echo", "4")];
-        assert_eq!(sent(frames.clone(), |_| ()), ("{ \"a\": 1.0}\n2\n".to_owned(), Ok(())));
-        let stay = |order: &mut Order| order.stay = Duration::from_secs(20);
-        assert_eq!(sent(frames.clone(), stay), ("{ \"a\": 1.0}\n2\n4\n".to_owned(), Ok(())));
-        let (printed, result) = sent(frames.clone(), |order| order.frames = true);
-        assert_eq!(printed, frames[..4].iter().map(|frame| frame.replace('\n', " ") + "\n").collect::<String>());
-        assert_eq!(result, Ok(()));
-    }
-
-    #[test]
-    fn the_answer_to_a_built_in_command_is_printed() {
-        let builtin = |order: &mut Order| order.kind = "builtin".to_owned();
-        assert_eq!(sent(vec![good(ID, r#"{"user":"alice"}"#)], builtin), ("{\"user\":\"alice\"}\n".to_owned(), Ok(())));
-        let refusal = bad("unknownCommand", false, r#"{"message":"no"}"#, r#","id":"send""#);
-        let (printed, result) = sent(vec![refusal], builtin);
-        assert_eq!((printed.as_str(), result.map_err(|failure| failure.code)), ("", Err(65)));
-    }
-
-    #[test]
-    fn a_bad_report_is_a_failure_with_or_without_its_id() {
-        for id in [r#","id":"send""#, ""] {
-            let refusal = bad("undelivered", true, r#"{"message":"all offline"}"#, id);
-            let (printed, result) = sent(vec![delivery("echo", "1"), refusal], |order| order.stay = Duration::from_secs(20));
-            let failure = result.expect_err("it was not delivered");
-            assert_eq!((printed.as_str(), failure.code), ("1\n", 75));
-            assert_eq!(failure.message, "all offline (trying again later may help)");
-        }
-        let others = bad("undelivered", false, "null", r#","id":"another""#);
-        assert_eq!(sent(vec![others, good(ID, "null")], |_| ()).1, Ok(()));
-    }
-
-    #[test]
-    fn without_a_report_nothing_is_good() {
-        assert_eq!(sent(vec![delivery("echo", "1")], |_| ()).1.map_err(|failure| failure.code), Err(69));
-        assert_eq!(sent(vec!["hello".to_owned()], |_| ()).1.map_err(|failure| failure.code), Err(69));
-        let (address, thread) = server(|mut peer| {
-            peer.lets_in();
-            while peer.gets().is_some() {}
-        });
-        let mut order = order(address);
-        order.timeout = Duration::from_millis(500);
-        let failure = order.carry_out(&password(), &mut Vec::new()).expect_err("no report");
-        assert_eq!((failure.code, failure.message.as_str()), (75, "no report within 0.5 s"));
-        thread.join().expect("no panic");
-    }
-
-    #[test]
-    fn who_is_not_let_in_sends_nothing() {
-        let (address, thread) = server(|mut peer| {
-            peer.gets();
-            peer.sends(&bad("authentication", false, r#"{"message":"wrong"}"#, r#","id":"auth_special""#));
-            assert_eq!(peer.gets(), None);
-        });
-        let failure = order(address).carry_out(&password(), &mut Vec::new()).expect_err("not let in");
-        assert_eq!((failure.code, failure.message.as_str()), (77, "wrong"));
-        thread.join().expect("what was expected");
-    }
-
-    #[test]
-    fn a_reader_that_is_gone_does_not_change_the_exit_code() {
-        struct Gone;
-        impl Write for Gone {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(ErrorKind::BrokenPipe.into())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (address, thread) = server(|mut peer| {
-            peer.lets_in();
-            peer.gets();
-            peer.sends(&delivery("echo", "1"));
-            peer.sends(&bad("loop", false, "null", r#","id":"send""#));
-        });
-        let result = order(address).carry_out(&password(), &mut Gone);
-        assert_eq!(result.map_err(|failure| failure.code), Err(70));
-        thread.join().expect("no panic");
-    }
-
-    #[test]
-    fn data_is_checked_before_anything_is_sent() {
-        let data = |source: Source, as_text, input: &[u8]| {
-            let data = source.data(as_text, &mut &*input);
-            data.map(|data| data.get().to_owned()).map_err(|failure| failure.message)
-        };
-        let argument = |text: &str| Source::Argument(text.to_owned());
-        assert_eq!(data(Source::Nothing, false, b"1").as_deref(), Ok("null"));
-        assert_eq!(data(argument(" {\"b\":1e999, \"b\":1.0} "), false, b"").as_deref(), Ok("{\"b\":1e999, \"b\":1.0}"));
-        assert_eq!(data(argument("say \"hi\"\n"), true, b"").as_deref(), Ok(r#""say \"hi\"\n""#));
-        assert_eq!(data(Source::Input, false, b"[1]\n").as_deref(), Ok("[1]"));
-        assert_eq!(data(Source::Input, true, b"a\nb\r\n").as_deref(), Ok(r#""a\nb""#));
-        assert_eq!(data(argument("hello"), false, b""), Err("DATA is not JSON: expected value at line 1 column 1".to_owned()));
-        assert_eq!(
-            data(Source::Input, false, b"[1\n2]"),
-            Err("standard input is not JSON: expected `,` or `]` at line 2 column 1".to_owned())
-        );
-        assert_eq!(data(Source::Input, true, b"ab\xff"), Err("standard input is not UTF-8 at byte 3".to_owned()));
-        let long = vec![b'1'; 1 << 20];
-        assert!(data(Source::Input, false, &long).is_ok());
-        assert!(data(Source::Input, false, &[&long[..], b"1"].concat()).is_err());
-    }
-
-    #[test]
-    fn wrong_arguments_are_refused_before_a_password_is_asked_for() {
-        for (code, args) in [
-            (64, &["-u", "alice", "1"][..]),
-            (64, &["-u", "alice", "-t", "x", "1", "2"]),
-            (64, &["-u", "alice", "-t", "x", "--timeout", "soon"]),
-            (64, &["-u", "alice", "-t", "x", "-s", "ws://a:1"]),
-            (64, &["--unknown"]),
-            (65, &["-u", "alice", "-t", "x", "{"]),
-        ] {
-            let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-            assert_eq!(run(&args).map_err(|failure| failure.code), Err(code), "{args:?}");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! A server for tests that does what its script says, for one connection.
+//! A server for tests that does what its script says, for one connection or for several after each other.
 
 use super::Address;
 use crate::config::Framing;
@@ -50,22 +50,46 @@ impl Peer {
         self.stream.write_all(bytes).expect("a client that reads");
     }
 
-    /// Takes the login and reports it good.
+    /// Takes a login without options and reports it good.
     pub(crate) fn lets_in(&mut self) {
+        self.lets_in_with("");
+    }
+
+    /// The same with these options: the text behind the credentials.
+    pub(crate) fn lets_in_with(&mut self, options: &str) {
         let login = self.gets().expect("a login");
-        assert!(login.contains(r#""authentication":{"username":"alice","password":"correct horse"}"#), "{login}");
+        let expected = format!(r#""authentication":{{"username":"alice","password":"correct horse"}}{options}}},"payload":"#);
+        assert!(login.contains(&expected), "{login}");
         self.sends(LOGGED_IN);
+    }
+
+    /// The number of the next frame, an acknowledgement; `None` at the end.
+    pub(crate) fn gets_ack(&mut self) -> Option<u64> {
+        let frame = self.gets()?;
+        let seq = frame.strip_prefix(r#"{"payload":{"type":"builtin","data":{"command":{"type":"ack","args":{"seq":"#);
+        let seq = seq.and_then(|rest| rest.strip_suffix("}}}}}")).and_then(|seq| seq.parse().ok());
+        Some(seq.unwrap_or_else(|| panic!("{frame} is no acknowledgement")))
     }
 }
 
 /// Listens on a free port and serves the first who connects. Join it, so that its asserts count.
 pub(crate) fn server(script: impl FnOnce(Peer) + Send + 'static) -> (Address, JoinHandle<()>) {
+    server_of(vec![Box::new(script)])
+}
+
+/// What a server does for one connection.
+pub(crate) type Script = Box<dyn FnOnce(Peer) + Send>;
+
+/// The same for one connection after the other.
+pub(crate) fn server_of(scripts: Vec<Script>) -> (Address, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let body = move || {
-        let (stream, _) = listener.accept().expect("a client");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        script(Peer::new(stream));
+        for script in scripts {
+            let (stream, _) = listener.accept().expect("a client");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+            script(Peer::new(stream));
+        }
     };
     let thread = crate::thread::spawn("fake server", STACK_BYTES, body).expect("a thread");
     (Address::Tcp { host: "127.0.0.1".to_owned(), port }, thread)
@@ -82,6 +106,16 @@ pub(crate) fn delivery(kind: &str, data: &str) -> String {
         r#"{{"header":{{"status":"good","messageType":"receivedMessage","messageId":"s/5f-1"}},"payload":{{"data":{data},"type":"{kind}"}}}}"#
     )
 }
+
+/// A delivery that is to be acknowledged.
+pub(crate) fn marked(seq: u64, redelivered: bool, data: &str) -> String {
+    let plain = delivery("chat", data);
+    plain.replacen(r#""},"payload""#, &format!(r#"","seq":{seq},"redelivered":{redelivered}}},"payload""#), 1)
+}
+
+/// The word that the server stops.
+pub(crate) const DRAINING: &str =
+    r#"{"header":{"status":"good","messageType":"draining"},"payload":{"data":{"message":"soon"},"type":"builtin"}}"#;
 
 /// A good report on the message with this id.
 pub(crate) fn good(id: &str, data: &str) -> String {

@@ -11,7 +11,7 @@ pub const LOGIN_ID: &str = "auth_special";
 /// A delivery or a report.
 #[derive(Clone)]
 pub struct Incoming {
-    /// `header.messageType`: `receivedMessage`, `statusReport`, or what a newer server may send.
+    /// `header.messageType`: `receivedMessage`, `statusReport`, `deliveryReport`, `draining`, or what a newer server may send.
     pub message_type: String,
     /// `header.status`: `good` or `bad`.
     pub status: String,
@@ -21,6 +21,10 @@ pub struct Incoming {
     pub temporary: bool,
     /// `header.messageId` of a delivery.
     pub message_id: Option<String>,
+    /// `header.seq` of what is to be acknowledged.
+    pub seq: Option<u64>,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
     /// `payload.type`.
     pub kind: String,
     /// `payload.data`; `null` if there is none.
@@ -46,6 +50,8 @@ impl Incoming {
             reason: header.reason,
             temporary: header.temporary.unwrap_or(false),
             message_id: header.message_id,
+            seq: header.seq,
+            redelivered: header.redelivered.unwrap_or(false),
             kind: payload.kind,
             data: payload.data.unwrap_or_else(|| RawValue::NULL.to_owned()),
             id: payload.id,
@@ -60,6 +66,16 @@ impl Incoming {
     /// Whether this says what became of a message that we sent.
     pub fn is_report(&self) -> bool {
         self.message_type == "statusReport"
+    }
+
+    /// Whether this says that something which was to be delivered later never will be.
+    pub fn is_delivery_report(&self) -> bool {
+        self.message_type == "deliveryReport"
+    }
+
+    /// Whether the server stops.
+    pub fn is_draining(&self) -> bool {
+        self.message_type == "draining"
     }
 
     /// Whether all is well.
@@ -108,6 +124,8 @@ struct Header {
     reason: Option<String>,
     temporary: Option<bool>,
     message_id: Option<String>,
+    seq: Option<u64>,
+    redelivered: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +146,7 @@ mod tests {
     use super::*;
     use crate::frame::{Packet, Slice};
     use crate::protocol::reason::Reason;
-    use crate::protocol::report::{self, Id, MessageId};
+    use crate::protocol::report::{self, Id, Mark, MessageId};
 
     fn read(packet: &Packet) -> Incoming {
         Incoming::parse(&Frame::from(&*packet.body())).expect("a frame of a server")
@@ -142,7 +160,22 @@ mod tests {
             read(&report::delivery("chat", MessageId::Own { prefix: "a/5f-", number: 1 }, &Slice::from(data.as_bytes()), Some(&id), None));
         assert!(delivery.is_delivery() && !delivery.is_report() && delivery.is_good());
         assert_eq!(delivery.data.get(), data);
+        assert_eq!((delivery.seq, delivery.redelivered), (None, false));
         assert_eq!((delivery.kind.as_str(), delivery.message_id.as_deref(), delivery.id.as_deref()), ("chat", Some("a/5f-1"), Some("cä")));
+    }
+
+    #[test]
+    fn what_is_to_be_acknowledged_has_its_number() {
+        let mark = Some(Mark { seq: 41, redelivered: true });
+        let delivery = read(&report::delivery("chat", MessageId::Text("a/5f-1"), &Slice::from(&b"1"[..]), None, mark));
+        assert_eq!((delivery.is_delivery(), delivery.seq, delivery.redelivered), (true, Some(41), true));
+        let draining = read(&report::draining());
+        assert!(draining.is_draining() && draining.is_good() && !draining.is_delivery() && !draining.is_report());
+        let text = r#"{"header":{"status":"bad","messageType":"deliveryReport","reason":"expired","seq":7,"redelivered":false},
+            "payload":{"type":"chat","id":"c-1","data":{"messageId":"a/5f-1","server":"b","attempts":9}}}"#;
+        let failed = Incoming::parse(&Frame::from(text.as_bytes())).expect("a frame of a server");
+        assert!(failed.is_delivery_report() && !failed.is_report() && !failed.is_draining() && !failed.is_good());
+        assert_eq!((failed.seq, failed.redelivered, failed.reason.as_deref()), (Some(7), false, Some("expired")));
     }
 
     #[test]

@@ -29,16 +29,18 @@ pub use address::{Address, AddressError};
 pub use error::{ClientError, LoginError};
 pub use incoming::{BadFrame, Incoming, LOGIN_ID};
 
+pub use crate::protocol::client::Options;
+
 use crate::config::Framing;
 use crate::frame::{Decoder, Frame, PREFIX_BYTES, TooLarge};
-use crate::name::DUMMY;
+use crate::name::{BUILTIN, DUMMY};
 use crate::password::Password;
-use crate::protocol::report::put_string;
+use crate::protocol::report::{put_number, put_string};
 use crate::transport::{Socket, SocketReader, unix};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,7 +79,17 @@ impl Client {
     /// # Errors
     /// [`LoginError::Refused`] has the server's report. The connection is of no use after an error.
     pub fn log_in(&mut self, user: &str, password: &Password) -> Result<(), LoginError> {
-        let mut frame = login_frame(user, password);
+        self.log_in_with(user, password, &Options::default())
+    }
+
+    /// The same with options for the session. With `ack`, what is delivered from mailboxes has an [`Incoming::seq`] and comes
+    /// again in a later session unless it is acknowledged: see [`Client::ack`]. With `dedupe`, a message that was sent
+    /// before, with the same id and data, gets the same report and is not handled again.
+    ///
+    /// # Errors
+    /// As of [`Client::log_in`].
+    pub fn log_in_with(&mut self, user: &str, password: &Password, options: &Options) -> Result<(), LoginError> {
+        let mut frame = login_frame(user, password, options);
         let sent = self.send_frame(&frame);
         frame.fill(0);
         sent?;
@@ -101,6 +113,27 @@ impl Client {
     /// As of [`Client::send_frame`].
     pub fn message(&mut self, kind: &str, data: &RawValue, id: Option<&str>) -> Result<(), ClientError> {
         self.send_frame(&message_frame(kind, data, id))
+    }
+
+    /// Says that everything up to this [`Incoming::seq`] is taken care of and need not come again. There is no answer. The server
+    /// stops to deliver when too much is not acknowledged, and closes the connection when a higher number is than was sent.
+    ///
+    /// # Errors
+    /// As of [`Client::send_frame`].
+    pub fn ack(&mut self, seq: u64) -> Result<(), ClientError> {
+        self.send_frame(&ack_frame(seq))
+    }
+
+    /// Says that nothing more is sent, and waits until the server has read all that was: it then closes the connection. What
+    /// arrives meanwhile is passed over. (Closing at once may cost what was sent last.)
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`]: it has not closed so far. After others, too, nobody knows whether it has read everything.
+    pub fn finish(mut self, timeout: Duration) -> Result<(), ClientError> {
+        let deadline = Instant::now() + timeout;
+        self.socket.shutdown(Shutdown::Write);
+        while self.recv_frame(Some(deadline))?.is_some() {}
+        Ok(())
     }
 
     /// Sends a frame with this text in it, whatever it is.
@@ -189,15 +222,45 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream
     Err(error)
 }
 
-fn login_frame(user: &str, password: &Password) -> Vec<u8> {
+fn login_frame(user: &str, password: &Password, options: &Options) -> Vec<u8> {
     let mut body = br#"{"header":{"scope":"client","authentication":{"username":"#.to_vec();
     put_string(&mut body, user);
     body.extend_from_slice(br#","password":"#);
     // A password is made of a text, so nothing is lost.
     put_string(&mut body, &String::from_utf8_lossy(password.as_bytes()));
-    body.extend_from_slice(br#"}},"payload":{"type":"#);
+    body.push(b'}');
+    put_options(&mut body, options);
+    body.extend_from_slice(br#"},"payload":{"type":"#);
     put_string(&mut body, DUMMY);
     body.extend_from_slice(br#","data":null}}"#);
+    body
+}
+
+/// Those that are mentioned: a server that knows none of them is not bothered.
+fn put_options(body: &mut Vec<u8>, options: &Options) {
+    let Options { ack, after, dedupe } = *options;
+    let word = |value: Option<bool>| value.map(|value| value.to_string());
+    let told = [("ack", word(ack)), ("after", after.map(|seq| seq.to_string())), ("dedupe", word(dedupe))];
+    let mut between: &[u8] = br#","options":{"#;
+    for (name, value) in told {
+        let Some(value) = value else { continue };
+        body.extend_from_slice(between);
+        put_string(body, name);
+        body.push(b':');
+        body.extend_from_slice(value.as_bytes());
+        between = b",";
+    }
+    if *options != Options::default() {
+        body.push(b'}');
+    }
+}
+
+fn ack_frame(seq: u64) -> Vec<u8> {
+    let mut body = br#"{"payload":{"type":"#.to_vec();
+    put_string(&mut body, BUILTIN);
+    body.extend_from_slice(br#","data":{"command":{"type":"ack","args":{"seq":"#);
+    put_number(&mut body, seq);
+    body.extend_from_slice(b"}}}}}");
     body
 }
 

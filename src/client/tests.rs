@@ -1,5 +1,6 @@
 use super::fake::{LOGGED_IN, Peer, bad, delivery, password, server};
 use super::*;
+use crate::protocol::client as protocol;
 use std::os::unix::net::UnixListener;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -32,6 +33,44 @@ fn a_login_and_a_message_look_as_the_protocol_says() {
     client.message("chat", &raw(r#"{ "a":1.0,"a":1e999}"#), Some("c-1")).expect("sent");
     client.message("x\"", &raw("null"), None).expect("sent");
     drop(client);
+    thread.join().expect("what was expected");
+}
+
+#[test]
+fn options_and_acknowledgements_look_as_the_protocol_says() {
+    let all = Options { ack: Some(true), after: Some(41), dedupe: Some(false) };
+    for (options, text) in [
+        (all, r#","options":{"ack":true,"after":41,"dedupe":false}"#),
+        (Options { dedupe: Some(true), ..Options::default() }, r#","options":{"dedupe":true}"#),
+        (Options { after: Some(0), ..Options::default() }, r#","options":{"after":0}"#),
+        (Options::default(), ""),
+    ] {
+        let frame = Frame::from(&login_frame("alice", &password(), &options)[..]);
+        let header = protocol::parse(&frame, true, 1).expect("a login").header.expect("a header");
+        assert_eq!(header.options, options);
+        let (address, thread) = server(move |mut peer| {
+            peer.lets_in_with(text);
+            assert_eq!(peer.gets_ack(), Some(u64::MAX));
+            assert_eq!(peer.gets_ack(), None);
+            peer.sends(&delivery("x", "1"));
+        });
+        let mut client = connect(&address);
+        client.log_in_with("alice", &password(), &options).expect("let in");
+        client.ack(u64::MAX).expect("sent");
+        client.finish(SOON).expect("closed by the server");
+        thread.join().expect("what was expected");
+    }
+}
+
+#[test]
+fn the_end_is_waited_for_only_so_long() {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let (address, thread) = server(move |mut peer| {
+        assert_eq!(peer.gets(), None);
+        let _ = end.recv(); // until the other side has given up
+    });
+    assert!(matches!(connect(&address).finish(Duration::from_millis(50)), Err(ClientError::TimedOut)));
+    drop(ended);
     thread.join().expect("what was expected");
 }
 

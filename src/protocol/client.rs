@@ -7,6 +7,8 @@ use super::text::Text;
 use crate::frame::{Frame, Slice};
 use std::fmt;
 
+pub use super::fields::ID_BYTES_MAX;
+
 /// A longer type cannot be a configured one, and is not repeated in reports.
 pub const KIND_BYTES_MAX: usize = 128;
 

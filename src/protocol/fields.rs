@@ -18,7 +18,7 @@ use std::ops::Range;
 const OUTSIDE_DEPTH_MAX: usize = 16;
 
 /// How long an id may be, in bytes without quotes and escapes.
-pub(super) const ID_BYTES_MAX: usize = 128;
+pub const ID_BYTES_MAX: usize = 128;
 
 /// The highest number that a database keeps, whose numbers have a sign.
 const WHOLE_NUMBER_MAX: u64 = i64::MAX as u64;
