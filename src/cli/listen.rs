@@ -339,7 +339,10 @@ mod tests {
             sends_at_once(peer, &[marked(41, false, "1"), report, marked(42, false, "2"), marked(43, false, "3")]);
             assert_eq!(peer.gets_ack(), Some(42));
             assert_eq!(peer.gets(), None, "it says that it is at its end, and waits");
-            peer.sends(&marked(44, false, "4"));
+            // To who is gone, the first of these could still be sent.
+            for seq in 44..64 {
+                peer.sends(&marked(seq, false, "4"));
+            }
         };
         let (printed, code) = acknowledged(script, |order| order.count = Some(2));
         assert_eq!((printed.lines().count(), code), (2, 0));
