@@ -4,11 +4,14 @@ use super::Address;
 use crate::config::Framing;
 use crate::frame::Decoder;
 use crate::password::Password;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How long a client may take to connect.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 const STACK_BYTES: usize = 256 << 10;
 pub(crate) const LOGGED_IN: &str =
     r#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":null,"type":"dummy","id":"auth_special"}}"#;
@@ -86,6 +89,7 @@ pub(crate) fn server_of(scripts: Vec<Script>) -> (Address, JoinHandle<()>) {
     let port = listener.local_addr().expect("an address").port();
     let body = move || {
         for script in scripts {
+            assert_eq!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&PATIENCE)), Ok(1), "nobody connects");
             let (stream, _) = listener.accept().expect("a client");
             stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
             script(Peer::new(stream));
