@@ -202,13 +202,13 @@ impl Found {
             (None, None) => return Err(missing("header.command")),
             (Some(command), None) => command,
         };
-        let (order, data) = if command.kind == Kind::Object {
+        let command = if command.kind == Kind::Object {
             let (kind, command_data) = command_object(reader, command)?;
-            self.command(reader, &OBJECT, Some(kind), command_data, self.outer_data.or(data))?
+            self.command(reader, &OBJECT, Some(kind), command_data, self.outer_data.or(data), offline)?
         } else {
-            self.command(reader, &SINGLE, Some(command), self.command_data, data)?
+            self.command(reader, &SINGLE, Some(command), self.command_data, data, offline)?
         };
-        Ok(Outcome::Commands(smallvec![Command { order, data, offline }]))
+        Ok(Outcome::Commands(smallvec![command]))
     }
 
     /// `header.commands`
@@ -222,10 +222,8 @@ impl Found {
         }
         let commands = entries.into_iter().enumerate().map(|(index, entry)| {
             let data = entry.payload.unwrap_or(self.payload.flatten());
-            let command = offline(reader, entry.offline, "offline").and_then(|own| {
-                let (order, data) = self.command(reader, &ENTRY, entry.command, entry.command_data, data)?;
-                Ok(Command { order, data, offline: own.or(for_all) })
-            });
+            let command = offline(reader, entry.offline, "offline")
+                .and_then(|own| self.command(reader, &ENTRY, entry.command, entry.command_data, data, own.or(for_all)));
             command.map_err(|message| format!("header.commands[{index}]: {message}"))
         });
         commands.collect::<Result<Commands, _>>().map(Outcome::Commands)
@@ -263,18 +261,19 @@ impl Found {
         command: Option<Value>,
         command_data: Option<Value>,
         data: Option<Value>,
-    ) -> Result<(Order, Option<Slice>), String> {
+        offline: Option<Offline>,
+    ) -> Result<Command, String> {
         let Some(command) = command else {
             return Err(missing(words.command));
         };
         let order = self.order(reader, words, &reader.text_of(command, words.command)?, command_data)?;
         if order == Order::None {
-            return Ok((order, None));
+            return Ok(Command { order, data: None, offline });
         }
         let Some(data) = data else {
             return Err(missing(words.data));
         };
-        Ok((order, Some(reader.slice(data))))
+        Ok(Command { order, data: Some(reader.slice(data)), offline })
     }
 
     fn order(&self, reader: &Reader<'_>, words: &Words, command: &Text, command_data: Option<Value>) -> Result<Order, String> {

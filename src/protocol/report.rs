@@ -293,6 +293,10 @@ fn put_kind_and_id(body: &mut Vec<u8>, kind: &str, id: Option<&[u8]>) {
 
 /// Appends a number.
 pub fn put_number(body: &mut Vec<u8>, number: u64) {
+    // Nearly all counts.
+    if number < 10 {
+        return body.push(b'0' + number as u8);
+    }
     body.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -427,6 +431,15 @@ mod tests {
             text(&outcome_for_handler("chat", &id, MessageId::Text("s/1-2"), &Counts { refused: 1, ..Counts::default() }, &missed));
         let data = r#"{"message":"1 mailbox is full","messageId":"s/1-2","delivered":0,"queued":0,"offline":0,"unknown":0,"refused":1,"names":{"offline":[],"refused":["bob"],"unknown":[]}}"#;
         assert!(report.contains(&format!(r#""payload":{{"data":{data},"type":"chat""#)), "{report}");
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 1, 9, 10, 11, 99, 100, u64::MAX] {
+            let mut body = Vec::new();
+            put_number(&mut body, number);
+            assert_eq!(body, number.to_string().into_bytes());
+        }
     }
 
     #[test]
