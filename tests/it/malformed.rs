@@ -66,9 +66,9 @@ fn before_login() -> Vec<Case> {
         half("a scope in capitals", header_and(&AUTH.replacen('{', r#"{"scope":"Client","#, 1)), "header.scope"),
         text("scope server", header_and(r#"{"scope":"server"}"#), "forbidden", "rec", "other servers"),
         text("scope server with a login", header_and(&AUTH.replacen('{', r#"{"scope":"server","#, 1)), "forbidden", "rec", "other servers"),
-        half("option ack", option(r#""ack":true"#), "header.options.ack"),
-        half("option after", option(r#""after":41"#), "header.options.after"),
-        half("option dedupe", option(r#""dedupe":true"#), "header.options.dedupe"),
+        half("option ack", option(r#""ack":1"#), "header.options.ack is neither true nor false"),
+        half("option after", option(r#""after":-41"#), "header.options.after is not a whole number"),
+        half("option dedupe", option(r#""dedupe":"true""#), "header.options.dedupe is neither true nor false"),
         half("options that are an array", header_and(&AUTH.replacen('{', r#"{"options":[],"#, 1)), "header.options is not an object"),
         half("authentication null", header_and(r#"{"authentication":null}"#), "header.authentication is not an object"),
         half("authentication a string", header_and(r#"{"authentication":"alice:password"}"#), "header.authentication is not an object"),
@@ -96,10 +96,8 @@ fn before_login() -> Vec<Case> {
         text("a type of 129 bytes", format!(r#"{{"payload":{{"type":"{}","data":1}}}}"#, "t".repeat(129)), "notAuthenticated", "builtin", "log in"),
     ];
     for command in ["whoami", "handlers", "logout", "ack"] {
-        let payload = format!(r#"{{"payload":{{"type":"builtin","data":{{"command":{{"type":"{command}"}}}}}}}}"#);
-        if command != "ack" {
-            cases.push(text("a command that needs a login", payload, "notAuthenticated", "builtin", "log in"));
-        }
+        let payload = format!(r#"{{"payload":{{"type":"builtin","data":{{"command":{{"type":"{command}","args":{{"seq":1}}}}}}}}}}"#);
+        cases.push(text("a command that needs a login", payload, "notAuthenticated", "builtin", "log in"));
     }
     let builtin = |name, data: &str, reason, words| Case {
         id: Some("\"i\""), ..text(name, format!(r#"{{"payload":{{"type":"internal","data":{data},"id":"i"}}}}"#), reason, "internal", words)
@@ -108,7 +106,7 @@ fn before_login() -> Vec<Case> {
         builtin("an unknown command", r#"{"command":{"type":"dance"}}"#, "unknownCommand", "dance"),
         builtin("a command null", r#"{"command":null}"#, "malformed", "payload.data.command"),
         builtin("an authenticate without arguments", r#"{"command":{"type":"authenticate"}}"#, "malformed", "args"),
-        builtin("an authenticate with ack", r#"{"command":{"type":"login","args":{"username":"alice","password":"password","options":{"ack":true}}}}"#, "malformed", "ack"),
+        builtin("an authenticate with ack", r#"{"command":{"type":"login","args":{"username":"alice","password":"password","options":{"ack":"x"}}}}"#, "malformed", "ack"),
     ]);
     cases.push(Case { bytes: frame(b"{\"a\":\"\xff\"}"), ..bad("bytes that are no text", "", "not UTF-8") });
     cases.push(Case { bytes: frame(b"\xff\xfe{}"), ..bad("bytes that are no text at all", "", "not UTF-8") });
@@ -210,7 +208,8 @@ fn after_login() -> Vec<Case> {
         builtin("no arguments", r#"{"command":{"type":"changePassword"}}"#, "malformed", "args is missing"),
         builtin("no new password", r#"{"command":{"type":"changePassword","args":{"oldPassword":"password"}}}"#, "malformed", "newPassword is missing"),
         builtin("a new password that is too short", r#"{"command":{"type":"changePassword","args":{"oldPassword":"password","newPassword":"short"}}}"#, "malformed", "8"),
-        builtin("ack, which is not there", r#"{"command":{"type":"ack","args":{"seq":1}}}"#, "unknownCommand", "ack"),
+        builtin("an ack without its number", r#"{"command":{"type":"ack","args":{}}}"#, "malformed", "args.seq is missing"),
+        builtin("an ack with half a number", r#"{"command":{"type":"ack","args":{"seq":0.5}}}"#, "malformed", "args.seq is not a whole number"),
     ];
     cases.push(Case { bytes: frame(b"{\"payload\":{\"id\":\"i\",\"type\":\"rec\",\"data\":\"\xc3\"}}"), ..rec("a letter cut in two", "", "not UTF-8") });
     cases.push(Case { bytes: frame(b"{\"payload\":{\"id\":\"i\",\"type\":\"rec\",\"data\":\"\xed\xa0\x80\"}}"), ..rec("a surrogate in bytes", "", "not UTF-8") });
