@@ -53,7 +53,7 @@
 //!
 //! The dispatcher never waits. Every queue has a bound, and what happens when it is full is decided: a connection's
 //! thread waits (so the client feels it), a message is reported as `busy`, a client that reads too slowly is closed.
-//! What is slow (passwords, the disk) is done by the connection's own thread and by the storage thread in [`store`].
+//! What is slow (passwords, the disk) is done by the connection's own thread and by the two storage threads in [`store`].
 //! Threads are started by [`thread::spawn`] alone. `sys.rs` is the only file that may be `unsafe`.
 
 pub mod admin;

@@ -17,7 +17,7 @@ use crate::name::ConnIds;
 use crate::outlet::Total;
 use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
-use crate::store::{Database, Store, StoreError};
+use crate::store::{self, Database, Store, StoreError};
 use crate::sys;
 use crate::transport::Acceptor;
 use crossbeam_channel::Receiver;
@@ -34,8 +34,6 @@ use std::time::{Duration, Instant};
 
 /// Items on the dispatcher's channel: each is one event, or all of one read.
 const INBOUND_MAX: usize = 1024;
-/// Orders that wait for the storage thread.
-const STORE_QUEUE: usize = 1024;
 const STACK_BYTES: usize = 1 << 20;
 /// How long requests under way may take, once the server is to stop, ...
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -144,7 +142,7 @@ struct Server {
     /// To be joined in this order, once nobody speaks to them any longer.
     dispatcher: JoinHandle<()>,
     flusher: JoinHandle<()>,
-    storage: JoinHandle<()>,
+    storage: store::Threads,
     /// Held as long as the state directory is ours.
     _lock: File,
 }
@@ -165,8 +163,9 @@ impl Server {
         }
         let lock = lock_state_directory(&config.server.state_directory)?;
         let database = Database::open(&config.database).map_err(StartError::Store)?;
+        database.check().map_err(StartError::Store)?;
         let listening = listen(&config.network)?;
-        let (store, storage) = Store::start(database, STORE_QUEUE).map_err(io_error("storage thread"))?;
+        let (store, storage) = Store::start(database, store::Settings::default(), |_| {}).map_err(io_error("storage threads"))?;
 
         let (inbound, inbox) = inlet::channel(INBOUND_MAX);
         let (flusher, flushing) = Flusher::start(config.limits.connections + 1024).map_err(io_error("flusher thread"))?;
@@ -255,9 +254,7 @@ impl Server {
         // Their panics are in the log.
         let _ = self.dispatcher.join();
         let _ = self.flusher.join();
-        if self.admission.open() == 0 {
-            let _ = self.storage.join();
-        }
+        self.storage.finish();
     }
 }
 

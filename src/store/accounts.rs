@@ -4,12 +4,12 @@
 //! user who was removed and added again. So a session that remembers the revision it logged in with can tell whether
 //! that account is still the same.
 
-use super::{Database, StoreError};
+use super::mailbox::Mailboxes;
+use super::{Database, StoreError, calendar};
 use crate::name::Username;
 use crate::password::Hash;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Accounts that are read at once while walking through all of them.
 const PAGE: usize = 1000;
@@ -107,7 +107,7 @@ impl Database {
         self.write(|accounts| accounts.set_disabled(name, disabled))
     }
 
-    /// Removes an account; gives the revision of the removal, which is higher than any that the account had.
+    /// Removes an account and what lies in its mailbox; gives the revision of the removal, which is higher than any that the account had.
     ///
     /// # Errors
     /// [`StoreError::Unknown`].
@@ -211,7 +211,7 @@ impl<'a> Accounts<'a> {
                 ":name": name.as_str(),
                 ":password": password.as_str(),
                 ":revision": signed(revision),
-                ":created": now(),
+                ":created": calendar::now(),
             },
         )?;
         if added { Ok(revision) } else { Err(StoreError::Taken(name.clone())) }
@@ -256,6 +256,7 @@ impl<'a> Accounts<'a> {
         if !removed {
             return Err(StoreError::Unknown(name.clone()));
         }
+        Mailboxes::new(self.connection, self.path).clear(name)?;
         self.next_revision()
     }
 
@@ -379,12 +380,6 @@ fn unsigned(revision: i64) -> u64 {
 
 fn signed(revision: u64) -> i64 {
     revision.cast_signed()
-}
-
-fn now() -> i64 {
-    // A clock before 1970 is wrong, and 0 says so as well as anything.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs() as i64)
 }
 
 #[cfg(test)]

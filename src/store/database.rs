@@ -2,6 +2,8 @@
 
 use super::StoreError;
 use super::accounts::Accounts;
+use super::rows::Rows;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
@@ -18,8 +20,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to pause where SQLite does not wait by itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
+/// Statements that are kept prepared: more than there are.
+const STATEMENTS: usize = 64;
+
 /// What makes version n + 1 of the tables from version n. Never change one that was released: append another.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE counters (
         name TEXT PRIMARY KEY,
         value INTEGER NOT NULL
@@ -37,7 +43,51 @@ const MIGRATIONS: &[&str] = &["
         revision INTEGER NOT NULL CHECK (revision > 0),           -- of the last change
         created INTEGER NOT NULL                                  -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    INSERT INTO counters VALUES
+        ('ended', 1),                                             -- whether the last run of the server did as it should
+        ('suspect', 0),                                           -- bodies up to this one may have been delivered before
+        ('proofs', 0);                                            -- how often it was tried whether the disk works again
+
+    CREATE TABLE mailboxes (
+        box INTEGER PRIMARY KEY,
+        user TEXT NOT NULL UNIQUE,                                -- stays when the account is removed
+        last INTEGER NOT NULL,                                    -- the highest seq that a letter had; never comes again
+        messages INTEGER NOT NULL,                                -- rows of mail
+        bytes INTEGER NOT NULL                                    -- their sum
+    ) STRICT;
+
+    CREATE TABLE bodies (
+        body INTEGER PRIMARY KEY AUTOINCREMENT,
+        message_id TEXT NOT NULL,
+        kind TEXT NOT NULL,                                       -- payload.type
+        data BLOB NOT NULL,                                       -- payload.data
+        asker INTEGER,                                            -- the connection that asked, in the run of message_id
+        id BLOB,                                                  -- its payload.id
+        waiting INTEGER NOT NULL                                  -- rows of mail that refer to it; goes with the last
+    ) STRICT;
+
+    CREATE TABLE mail (
+        box INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        body INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,                                   -- of the body's data
+        kept INTEGER NOT NULL,                                    -- seconds since 1970
+        attempts INTEGER NOT NULL,                                -- sent without being acknowledged
+        aside INTEGER NOT NULL,                                   -- 1: not sent any more
+        PRIMARY KEY (box, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX mail_aside ON mail (box, seq) WHERE aside = 1;
+
+    CREATE TABLE memos (
+        n INTEGER PRIMARY KEY,                                    -- rises with time
+        digest BLOB NOT NULL UNIQUE,
+        report BLOB NOT NULL,                                     -- the text of its frame
+        at INTEGER NOT NULL                                       -- seconds since 1970
+    ) STRICT;
+",
+];
 
 /// An open database. Each change is on the disk when its method returns.
 ///
@@ -60,19 +110,48 @@ impl Database {
         Self::open_prepared(prepare(path)?, MIGRATIONS)
     }
 
+    /// Opens the database at `path` once more, which was opened before: nothing is made and nothing is brought up to date.
+    pub(super) fn reopen(path: &Path) -> Result<Self, StoreError> {
+        let database = Self::connect(path.to_owned())?;
+        if database.version(MIGRATIONS)? != newest(MIGRATIONS) {
+            return Err(StoreError::Damaged { path: database.path, detail: "its tables are gone".into() });
+        }
+        database.set_up()?;
+        Ok(database)
+    }
+
     fn open_prepared(path: PathBuf, migrations: &[&str]) -> Result<Self, StoreError> {
-        // Without CREATE, as a file that SQLite makes would have the permissions of the umask, and without URI, as
-        // a path is not to be taken apart.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let opened = Connection::open_with_flags(&path, flags);
-        let connection = opened.map_err(|e| StoreError::of(&path, e))?;
-        let database = Self { connection, path };
+        let database = Self::connect(path)?;
         let version = database.version(migrations)?;
         database.set_up()?;
         if version < newest(migrations) {
             database.migrate(migrations)?;
         }
         Ok(database)
+    }
+
+    fn connect(path: PathBuf) -> Result<Self, StoreError> {
+        // Without CREATE, as a file that SQLite makes would have the permissions of the umask, and without URI, as
+        // a path is not to be taken apart.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let opened = Connection::open_with_flags(&path, flags);
+        let connection = opened.map_err(|e| StoreError::of(&path, e))?;
+        // All that there are.
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(Self { connection, path })
+    }
+
+    /// All tables, outside any transaction: for reading.
+    pub(super) fn rows(&self) -> Rows<'_> {
+        Rows { connection: &self.connection, path: &self.path }
+    }
+
+    /// Does `body` in a transaction of its own, which is undone when it fails.
+    pub(super) fn transact<T>(&mut self, body: impl FnOnce(Rows<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let (transaction, path) = self.begin()?;
+        let value = body(Rows { connection: &transaction, path })?;
+        transaction.commit().map_err(|e| StoreError::of(path, e))?;
+        Ok(value)
     }
 
     /// The accounts, outside any transaction: for reading.
@@ -82,10 +161,7 @@ impl Database {
 
     /// Does `body` in a transaction of its own, which is undone when it fails.
     pub(super) fn write<T>(&mut self, body: impl FnOnce(&Accounts<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let (transaction, path) = self.begin()?;
-        let value = body(&Accounts::new(&transaction, path))?;
-        transaction.commit().map_err(|e| StoreError::of(path, e))?;
-        Ok(value)
+        self.transact(|rows| body(&Accounts::new(rows.connection, rows.path)))
     }
 
     /// Begins a transaction that may write. It is undone unless it is committed.
@@ -144,6 +220,10 @@ impl Database {
         set("foreign_keys", "on")?;
         // A removed password hash is not left behind in an unused part of the file.
         set("secure_delete", "on")?;
+        // A statement is not planned anew for each value that is bound to it.
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|e| self.fail(e))?;
+        // KiB: mailboxes that are written to lie far apart.
+        set("cache_size", "-8192")?;
         // Find damage where it is, and run no code that a schema written by others may carry.
         set("cell_size_check", "on")?;
         set("trusted_schema", "off")

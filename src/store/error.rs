@@ -63,6 +63,15 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A letter lies in a mailbox, and its text is gone.
+    Lost {
+        /// The database.
+        path: PathBuf,
+        /// Whose mailbox.
+        user: Username,
+        /// Its number there.
+        seq: u64,
+    },
     /// Anything else that SQLite reports: the disk is full, or fails.
     Sqlite {
         /// The database.
@@ -72,7 +81,7 @@ pub enum StoreError {
     },
     /// Too much waits for the database, or another process holds it for too long. Trying again later may help.
     Busy,
-    /// The storage thread has ended, or takes no more changes because one could not be made safe on the disk.
+    /// The storage threads have been told to end.
     Stopped,
     /// There is no such account.
     Unknown(Username),
@@ -98,11 +107,6 @@ impl StoreError {
         Self::Io { path: path.to_owned(), source: Arc::new(source) }
     }
 
-    /// Whether this is about the database, and not an answer about an account.
-    pub(super) fn is_trouble(&self) -> bool {
-        !matches!(self, Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::Busy | Self::Stopped)
-    }
-
     /// What a command exits with, after `sysexits.h`: 65 a taken name, 67 no such account, 69 the database does not work,
     /// 75 trying again may help, 77 something is not permitted, 78 the file is not one that this program can use.
     pub fn exit_code(&self) -> u8 {
@@ -113,7 +117,9 @@ impl StoreError {
             Self::Foreign { .. } | Self::Exposed { .. } => 77,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::NotOurs { .. } | Self::Newer { .. } => 78,
-            Self::Io { .. } | Self::Damaged { .. } | Self::BadAccount { .. } | Self::Sqlite { .. } | Self::Stopped => 69,
+            Self::Io { .. } | Self::Damaged { .. } | Self::BadAccount { .. } | Self::Lost { .. } | Self::Sqlite { .. } | Self::Stopped => {
+                69
+            }
         }
     }
 
@@ -129,13 +135,42 @@ impl StoreError {
         text
     }
 
-    /// Whether the disk failed. What was written before may or may not be on it.
-    pub(super) fn is_disk_failure(&self) -> bool {
-        let Self::Sqlite { source, .. } = self else {
-            return false;
+    /// How far it reaches.
+    pub(super) fn reach(&self) -> Reach {
+        let source = match self {
+            Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::BadAccount { .. } | Self::Lost { .. } | Self::Stopped => {
+                return Reach::One;
+            }
+            Self::Busy => return Reach::Group,
+            Self::Sqlite { source, .. } => source,
+            _ => return Reach::Database,
         };
-        source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Reach::Group,
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied
+                | ErrorCode::OutOfMemory
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::NoLargeFileSupport,
+            ) => Reach::Database,
+            _ => Reach::One,
+        }
     }
+}
+
+/// How far something reaches that went wrong in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What was asked for, alone.
+    One,
+    /// All of the transaction, but not the next one: another process was writing, or the disk is full.
+    Group,
+    /// What the disk holds now is not known, and a later sync that succeeds would say nothing about what the failed one
+    /// should have written. The database must be opened and looked at again.
+    Database,
 }
 
 impl fmt::Display for StoreError {
@@ -157,14 +192,25 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             Self::Damaged { path, detail } => {
-                write!(f, "{} is damaged ({detail}): use a backup, or the command .recover of the sqlite3 program", path.display())
+                write!(
+                    f,
+                    "{0} is damaged ({detail}): use a backup, or save what can be read with sqlite3 '{0}' .recover | sqlite3 NEW.db",
+                    path.display()
+                )
             }
             Self::BadAccount { path, name, detail } => {
                 write!(f, "the account {name:?} in {} cannot be used ({detail}): remove it, or give it a new password", path.display())
             }
+            Self::Lost { path, user, seq } => {
+                write!(
+                    f,
+                    "message {seq} for {user} in {} has lost its text: use a backup, or run bester queue drop {user} {seq}",
+                    path.display()
+                )
+            }
             Self::Sqlite { path, .. } => write!(f, "cannot use the database {}", path.display()),
             Self::Busy => f.write_str("the database is busy: try again"),
-            Self::Stopped => f.write_str("the database takes no more changes after a failure"),
+            Self::Stopped => f.write_str("the server is stopping"),
             Self::Unknown(name) => write!(f, "there is no user {name}"),
             Self::Taken(name) => write!(f, "there is a user {name} already"),
             Self::Changed(name) => write!(f, "the user {name} was changed meanwhile"),

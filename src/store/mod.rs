@@ -1,17 +1,48 @@
 //! The one database of a server: an SQLite file that the server and the commands for users may open at the same time.
 //!
-//! `database.rs` opens it: permissions, who owns it, schema versions. `accounts.rs` has everything that can be asked
-//! of the accounts. `writer.rs` is the server's storage thread, reached through a [`Store`]; commands use a
+//! `database.rs` opens it: permissions, who owns it, schema versions. What is in it is asked and changed by plain
+//! functions inside whatever transaction they are called in: `accounts.rs`, `mailbox.rs` and `page.rs` (letters that wait for
+//! their users), `memos.rs` (reports, for those who send a message again), `runs.rs` (whether the last run of the server
+//! ended well). `check.rs` says whether all that belongs together, `inspect.rs` is for operators. Commands use a
 //! [`Database`] directly.
+//!
+//! A server has two threads, reached through a [`Store`] (`threads.rs`). `writer.rs` takes all that waits in its `queue.rs` into one
+//! transaction (`group.rs`), waits for the disk, and tells the dispatcher what came of it, in the words of [`mail`]. When the
+//! disk fails it answers so at once, and opens the database again when it works (`trouble.rs` says so in the log). In between it
+//! deletes what lies for too long (`expiry.rs`), by a clock that is not believed blindly (`calendar.rs`). `reader.rs` answers
+//! what only reads, and waits for nobody. What was sent but is not yet written down is kept in mind in `marks.rs`.
 //!
 //! This room knows nothing of connections or of the configuration. Its SQL stays inside it.
 
 mod accounts;
+mod calendar;
+mod check;
 mod database;
 mod error;
+mod expiry;
+#[cfg(test)]
+mod fake;
+mod group;
+mod inspect;
+pub mod mail;
+mod mailbox;
+mod marks;
+mod memos;
+mod page;
+#[cfg(test)]
+mod property;
+mod queue;
+mod reader;
+mod rows;
+mod runs;
+mod settings;
+mod threads;
+mod trouble;
 mod writer;
 
 pub use accounts::{Account, Imported, Imports, Listed, Standing};
 pub use database::Database;
 pub use error::StoreError;
-pub use writer::Store;
+pub use inspect::{Item, Mailbox, Totals, Which};
+pub use settings::Settings;
+pub use threads::{Store, Threads};

@@ -1,136 +1,56 @@
-//! The storage thread of a server.
+//! The storage thread: the only one of a server that changes the database.
 //!
-//! * Spawned by [`Store::start`], whose caller joins it.
-//! * Owns the server's [`Database`].
-//! * Waits on the bounded channel of orders, which every [`Store`] sends to.
-//! * Ends when the last [`Store`] is dropped, after everything that was ordered.
+//! * Spawned by [`Store::start`](super::Store::start), joined by [`Threads`](super::Threads).
+//! * Owns a [`Database`], and hands it back at its end.
+//! * Waits on the bounded queue of orders, which every [`Store`](super::Store) pushes to.
+//! * Ends when that is closed, after everything that was ordered.
 //!
-//! It takes all orders that wait. What only reads is answered at once; all changes go into one transaction with one
-//! commit, and are answered after it. So a sync of the disk is paid once for everyone who came while the last one went
-//! on.
+//! It takes all that waits, as far as the first must not wait too long for the last, into one transaction with one commit.
+//! What came of it is told after that. So a sync of the disk is paid once for everyone who came while the last one went
+//! on. What lies for too long is deleted in between, a little at a time.
+//!
+//! When the disk fails, everything in that transaction has failed, and so has what is ordered from then on, at once; once a
+//! second it is tried whether the disk works again.
 
 use super::accounts::Accounts;
-use super::{Account, Database, Standing, StoreError};
+use super::error::Reach;
+use super::expiry::Expiry;
+use super::group::{Done, Failed, Group, Outcome};
+use super::mail::{Told, Trouble, Write};
+use super::mailbox::{Aside, Settled};
+use super::queue::{Size, Taken};
+use super::threads::{LOCK_WITHIN, Reply, Shared, Tell};
+use super::trouble::Troubles;
+use super::{Database, Settings, StoreError, calendar};
 use crate::name::Username;
 use crate::password::Hash;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use std::io;
-use std::thread::JoinHandle;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Orders that are carried out together, at most: bounds how long the first of them waits for its answer.
-const GROUP_MAX: usize = 256;
-/// An order that could not be begun within this time is not carried out.
-const BEGIN_WITHIN: Duration = Duration::from_secs(2);
-/// How long the storage thread waits for another process that is writing.
-const LOCK_WITHIN: Duration = Duration::from_secs(2);
-/// How long an answer is waited for. Longer than the other two together, so that whoever is told "busy" can be sure
-/// that nothing happens later, unless the disk itself hangs.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// SQLite's parser and its sorter stay far below this.
-const STACK_BYTES: usize = 1 << 20;
+/// What is carried out together at most: bounds how long the first waits for the last.
+const GROUP: Size = Size { rows: 1024, bytes: 4 << 20 };
+/// How long it waits before it tries again what failed.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// A handle onto the storage thread. Its methods block, up to 5 s: they are for threads of connections.
-///
-/// All of them fail with [`StoreError::Busy`] when too much waits or the answer does not come in time, and with
-/// [`StoreError::Stopped`] when the thread has ended or takes no more changes.
-#[derive(Debug, Clone)]
-pub struct Store {
-    orders: Sender<Order>,
-}
-
-impl Store {
-    /// Starts the storage thread; at most `queue` orders wait for it. It ends with the last clone of the [`Store`].
-    ///
-    /// # Errors
-    /// The system has no thread left, or SQLite refuses its settings.
-    pub fn start(database: Database, queue: usize) -> io::Result<(Self, JoinHandle<()>)> {
-        let timeout = database.connection.busy_timeout(LOCK_WITHIN);
-        timeout.map_err(io::Error::other)?;
-        let (orders, incoming) = bounded(queue);
-        let mut writer = Writer { database, failed: false };
-        let thread = crate::thread::spawn("storage", STACK_BYTES, move || writer.run(&incoming))?;
-        Ok((Self { orders }, thread))
-    }
-
-    /// The account of `name`, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError::BadAccount`], or the database's trouble.
-    pub fn account(&self, name: &Username) -> Result<Option<Account>, StoreError> {
-        let name = name.clone();
-        self.ask(ANSWER_WITHIN, |reply| Work::Account { name, reply })
-    }
-
-    /// Adds an account; gives its revision.
-    ///
-    /// # Errors
-    /// [`StoreError::Taken`], or the database's trouble.
-    pub fn register(&self, name: Username, password: Hash) -> Result<u64, StoreError> {
-        self.change(Change::Register { name, password })
-    }
-
-    /// Gives an account another password if it is still at the revision `expected`; gives the new revision.
-    ///
-    /// # Errors
-    /// [`StoreError::Unknown`], [`StoreError::Changed`], or the database's trouble.
-    pub fn change_password(&self, name: Username, password: Hash, expected: u64) -> Result<u64, StoreError> {
-        self.change(Change::Password { name, password, expected })
-    }
-
-    /// How accounts stand: those of `names` in that order, or all that there are.
-    ///
-    /// # Errors
-    /// The database's trouble.
-    pub fn standings(&self, names: Option<Vec<Username>>) -> Result<Vec<(Username, Standing)>, StoreError> {
-        self.ask(ANSWER_WITHIN, |reply| Work::Standings { names, reply })
-    }
-
-    fn change(&self, change: Change) -> Result<u64, StoreError> {
-        self.ask(ANSWER_WITHIN, |reply| Work::Change { change, reply })
-    }
-
-    fn ask<T>(&self, patience: Duration, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, StoreError> {
-        let now = Instant::now();
-        let (reply, answer) = bounded(1);
-        let order = Order { begin_by: now + BEGIN_WITHIN, work: work(reply) };
-        self.orders.try_send(order).map_err(|e| match e {
-            TrySendError::Full(_) => StoreError::Busy,
-            TrySendError::Disconnected(_) => StoreError::Stopped,
-        })?;
-        match answer.recv_deadline(now + patience) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => Err(StoreError::Busy),
-            Err(RecvTimeoutError::Disconnected) => Err(StoreError::Stopped),
-        }
-    }
-}
-
-/// Has room for the one answer, so that answering never waits.
-type Reply<T> = Sender<Result<T, StoreError>>;
-
+/// A change that somebody ordered.
 #[derive(Debug)]
-struct Order {
-    /// Whoever ordered it has given up some time after this.
-    begin_by: Instant,
-    work: Work,
+pub(super) enum Order {
+    /// The dispatcher.
+    Write(Write),
+    /// A connection's thread, which has given up some time after `begin_by`.
+    Change { change: Change, begin_by: Instant, reply: Reply<u64> },
 }
 
+/// A change of an account.
 #[derive(Debug)]
-enum Work {
-    Account { name: Username, reply: Reply<Option<Account>> },
-    Standings { names: Option<Vec<Username>>, reply: Reply<Vec<(Username, Standing)>> },
-    Change { change: Change, reply: Reply<u64> },
-}
-
-#[derive(Debug)]
-enum Change {
+pub(super) enum Change {
     Register { name: Username, password: Hash },
     Password { name: Username, password: Hash, expected: u64 },
 }
 
 impl Change {
-    fn carry_out(&self, accounts: &Accounts<'_>) -> Result<u64, StoreError> {
+    pub(super) fn carry_out(&self, accounts: &Accounts<'_>) -> Result<u64, StoreError> {
         match self {
             Self::Register { name, password } => accounts.add(name, password),
             Self::Password { name, password, expected } => accounts.set_password(name, password, Some(*expected)),
@@ -138,106 +58,233 @@ impl Change {
     }
 }
 
-struct Writer {
-    database: Database,
-    /// The disk has failed during a change. What it holds now is not known, and a later sync that succeeds would say
-    /// nothing about what the failed one should have written: no change is taken any more.
-    failed: bool,
+pub(super) struct Writer {
+    /// None while the disk has failed.
+    database: Option<Database>,
+    path: PathBuf,
+    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    tell: Tell,
+    expiry: Expiry,
+    troubles: Troubles,
+    /// When late acknowledgements are tried again, and the disk if it has failed.
+    retry: Instant,
 }
 
 impl Writer {
-    fn run(&mut self, incoming: &Receiver<Order>) {
-        while let Ok(first) = incoming.recv() {
-            let rest = incoming.try_iter().take(GROUP_MAX - 1);
-            let orders = std::iter::once(first).chain(rest).collect();
-            self.carry_out(orders);
+    pub(super) fn new(database: Database, settings: Arc<Settings>, shared: Arc<Shared>, tell: Tell) -> Self {
+        let now = Instant::now();
+        Self {
+            path: database.path.clone(),
+            database: Some(database),
+            expiry: Expiry::new(&settings, now, calendar::now()),
+            settings,
+            shared,
+            tell,
+            troubles: Troubles::new("writing"),
+            retry: now,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Option<Database> {
+        loop {
+            match self.shared.orders.take(GROUP, Some(self.wake())) {
+                Taken::Some(orders) => self.carry_out(orders),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            self.tend();
+        }
+        self.retry = Instant::now();
+        self.reopen_if_due();
+        while self.shared.marks.is_late() && Instant::now() >= self.retry {
+            self.carry_out(Vec::new());
+        }
+        self.database
+    }
+
+    /// When there is something to do though nothing is ordered.
+    fn wake(&self) -> Instant {
+        let expiry = self.expiry.next();
+        if self.database.is_none() {
+            self.retry
+        } else if self.shared.marks.is_late() {
+            self.retry.min(expiry)
+        } else {
+            expiry
+        }
+    }
+
+    fn tend(&mut self) {
+        self.reopen_if_due();
+        if self.shared.marks.is_late() && Instant::now() >= self.retry {
+            self.carry_out(Vec::new());
+        }
+        if let Some(database) = &mut self.database
+            && let Err(error) = self.expiry.go_on(database, Instant::now(), calendar::now())
+        {
+            self.failed(Failed { reach: error.reach(), error });
         }
     }
 
     fn carry_out(&mut self, orders: Vec<Order>) {
-        let mut changes = Vec::new();
-        let mut replies = Vec::new();
-        for Order { begin_by, work } in orders {
-            // Nobody waits for these any more, or not for long enough.
-            let late = Instant::now() > begin_by;
-            match work {
-                Work::Account { reply, .. } if late => answer(&reply, Err(StoreError::Busy)),
-                Work::Standings { reply, .. } if late => answer(&reply, Err(StoreError::Busy)),
-                Work::Change { reply, .. } if late => answer(&reply, Err(StoreError::Busy)),
-                Work::Account { name, reply } => answer(&reply, self.database.account(&name)),
-                Work::Standings { names, reply } => {
-                    answer(&reply, self.database.standings(names.as_deref()));
-                }
-                Work::Change { change, reply } => {
-                    changes.push(change);
-                    replies.push(reply);
+        let now = Instant::now();
+        let orders: Vec<Order> = orders.into_iter().filter_map(|order| in_time(order, now)).collect();
+        let late = if now >= self.retry { self.shared.marks.late() } else { Vec::new() };
+        let shared = Arc::clone(&self.shared);
+        let group = Group { settings: &self.settings, now: calendar::now(), written: &|body| shared.marks.written(body) };
+        let result = match &mut self.database {
+            Some(database) => group.carry_out(database, &late, &orders),
+            None => Err(Failed { error: self.troubles.last(), reach: Reach::Group }),
+        };
+        match result {
+            Ok(outcome) => {
+                self.troubles.none(now);
+                self.succeeded(orders, outcome);
+            }
+            Err(failed) => {
+                let (error, reach) = (failed.error.clone(), failed.reach);
+                self.give_up(orders, &error, reach);
+                if self.database.is_some() {
+                    self.failed(failed);
                 }
             }
         }
-        if changes.is_empty() {
+    }
+
+    fn succeeded(&self, orders: Vec<Order>, outcome: Outcome) {
+        let marks = &self.shared.marks;
+        outcome.caught_up.iter().for_each(|(user, up_to)| marks.caught_up(user, *up_to));
+        outcome.aside.iter().for_each(say_aside);
+        let mut told = Vec::new();
+        for (order, done) in orders.into_iter().zip(outcome.done) {
+            let write = match (order, done) {
+                (Order::Change { reply, .. }, Done::Changed(result)) => {
+                    // It fails when nobody waits any more, and then nobody needs it.
+                    _ = reply.try_send(result);
+                    continue;
+                }
+                (Order::Change { reply, .. }, Done::Failed(error)) => {
+                    _ = reply.try_send(Err(error));
+                    continue;
+                }
+                (Order::Change { .. }, _) => continue,
+                (Order::Write(write), Done::Failed(error)) => {
+                    log::error!("a change of a mailbox is not possible: {}", error.with_causes());
+                    marks.not_done(&write);
+                    if let Write::Keep(ticket, _) = write {
+                        told.push(Told::Kept(ticket, Err(Trouble::Storage)));
+                    }
+                    continue;
+                }
+                (Order::Write(Write::Keep(ticket, _)), Done::Kept(result)) => {
+                    told.push(Told::Kept(ticket, result));
+                    continue;
+                }
+                (Order::Write(write), Done::Settled(Settled::Some)) => {
+                    if let Write::Settle { user, up_to, .. } = &write {
+                        marks.settle_later(user, *up_to);
+                    }
+                    write
+                }
+                (Order::Write(write), Done::Settled(Settled::Beyond(last))) => {
+                    if let Write::Settle { conn: Some(conn), .. } = write {
+                        told.push(Told::Beyond { conn, last });
+                    }
+                    write
+                }
+                (Order::Write(write), _) => write,
+            };
+            marks.done(&write);
+        }
+        self.tell(told);
+    }
+
+    /// Answers orders of which nothing has happened.
+    fn give_up(&self, orders: Vec<Order>, error: &StoreError, reach: Reach) {
+        let busy = matches!(error, StoreError::Busy) && reach == Reach::Group;
+        let trouble = if busy { Trouble::Busy } else { Trouble::Storage };
+        let mut told = Vec::new();
+        for order in orders {
+            match order {
+                Order::Change { reply, .. } => _ = reply.try_send(Err(error.clone())),
+                Order::Write(write) => {
+                    self.shared.marks.not_done(&write);
+                    if let Write::Keep(ticket, _) = write {
+                        told.push(Told::Kept(ticket, Err(trouble)));
+                    }
+                }
+            }
+        }
+        self.tell(told);
+    }
+
+    fn tell(&self, told: Vec<Told>) {
+        if !told.is_empty() {
+            (self.tell)(told);
+        }
+    }
+
+    /// Makes of it what has to follow.
+    fn failed(&mut self, Failed { error, reach }: Failed) {
+        let now = Instant::now();
+        self.retry = now + RETRY;
+        let whole = self.database.as_ref().is_some_and(|database| database.connection.is_autocommit());
+        if reach == Reach::Database || !whole {
+            // What it remembers of the file may be wrong.
+            self.database = None;
+        }
+        if !matches!(error, StoreError::Busy) {
+            self.troubles.some(now, error);
+        }
+    }
+
+    fn reopen_if_due(&mut self) {
+        if self.database.is_some() || Instant::now() < self.retry {
             return;
         }
-        match self.change(&changes) {
-            Ok(results) => replies.iter().zip(results).for_each(|(reply, result)| answer(reply, result)),
-            Err(e) => replies.iter().for_each(|reply| answer(reply, Err(e.clone()))),
-        }
-    }
-
-    /// Carries out `changes` in one transaction: each has its own result, or the whole group fails and nothing of it
-    /// has happened.
-    fn change(&mut self, changes: &[Change]) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
-        if self.failed {
-            return Err(StoreError::Stopped);
-        }
-        let results = change_all(&mut self.database, changes);
-        if let Err(e) = &results {
-            log::error!("accounts were not changed: {}", e.with_causes());
-            if e.is_disk_failure() {
-                log::error!("the disk failed: no more changes until the server is started again");
-                self.failed = true;
+        match reopen(&self.path) {
+            Ok(database) => {
+                self.database = Some(database);
+                self.retry = Instant::now();
+                self.troubles.over(self.retry);
+            }
+            Err(error) => {
+                // From now, as a disk may take its time to fail.
+                self.retry = Instant::now() + RETRY;
+                self.troubles.some(self.retry, error);
             }
         }
-        results
     }
 }
 
-fn change_all(database: &mut Database, changes: &[Change]) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
-    let (mut transaction, path) = database.begin()?;
-    let fail = |e| StoreError::of(path, e);
-    let mut results = Vec::with_capacity(changes.len());
-    for change in changes {
-        let savepoint = transaction.savepoint().map_err(fail)?;
-        let result = change.carry_out(&Accounts::new(&savepoint, path));
-        match result {
-            Ok(_) => savepoint.commit().map_err(fail)?,
-            Err(ref e) => {
-                // Undoes this change alone ...
-                drop(savepoint);
-                // ... unless SQLite has undone the transaction, as it does for some errors. What came before is gone
-                // then, and what came next would be a transaction each.
-                if transaction.is_autocommit() {
-                    return Err(e.clone());
-                }
-            }
+/// Opens the database again, which is of use only if it takes changes and nothing in it has come to harm.
+fn reopen(path: &Path) -> Result<Database, StoreError> {
+    let mut database = Database::reopen(path)?;
+    let timeout = database.connection.busy_timeout(LOCK_WITHIN);
+    timeout.map_err(|error| StoreError::of(path, error))?;
+    database.prove_writable()?;
+    database.check()?;
+    Ok(database)
+}
+
+/// Gives an order back unless it is too late for it.
+fn in_time(order: Order, now: Instant) -> Option<Order> {
+    match order {
+        Order::Change { begin_by, reply, .. } if now > begin_by => {
+            _ = reply.try_send(Err(StoreError::Busy));
+            None
         }
-        results.push(result);
+        order => Some(order),
     }
-    transaction.commit().map_err(fail)?;
-    Ok(results)
 }
 
-fn answer<T>(reply: &Reply<T>, result: Result<T, StoreError>) {
-    if let Err(e) = &result
-        && e.is_trouble()
-    {
-        log::error!("{}", e.with_causes());
-    }
-    send(reply, result);
-}
-
-fn send<T>(reply: &Reply<T>, result: Result<T, StoreError>) {
-    // It fails when nobody waits any more, and then nobody needs it.
-    let _ = reply.try_send(result);
+fn say_aside(aside: &Aside) {
+    let Aside { user, seq, kind, message_id, attempts } = aside;
+    log::warn!(
+        "message {message_id} of type {kind} is set aside: it was sent to {user} {attempts} times and not acknowledged \
+         (bester queue retry {user} {seq}, or bester queue drop {user} {seq})"
+    );
 }
 
 #[cfg(test)]

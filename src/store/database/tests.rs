@@ -7,9 +7,9 @@ use tempfile::TempDir;
 
 const STACK_BYTES: usize = 1 << 20;
 
-/// A version 2 that nobody has released.
-fn two_migrations() -> [&'static str; 2] {
-    [MIGRATIONS[0], "ALTER TABLE accounts ADD COLUMN note TEXT"]
+/// A version that nobody has released.
+fn one_migration_more() -> Vec<&'static str> {
+    [MIGRATIONS, &["ALTER TABLE accounts ADD COLUMN note TEXT"]].concat()
 }
 
 fn name(text: &str) -> Username {
@@ -137,7 +137,7 @@ fn tables_are_brought_up_to_date_with_what_is_in_them() {
     let revision = old.add(&name("alice"), &hash()).unwrap();
     drop(old);
 
-    let new = Database::open_prepared(path.clone(), &two_migrations()).unwrap();
+    let new = Database::open_prepared(path.clone(), &one_migration_more()).unwrap();
     let alice = new.account(&name("alice")).unwrap().unwrap();
     assert_eq!(alice.revision, revision);
     let notes = "SELECT count(*) FROM accounts WHERE note IS NULL";
@@ -145,17 +145,44 @@ fn tables_are_brought_up_to_date_with_what_is_in_them() {
     assert_eq!(notes, 1);
     drop(new);
     // Not once more.
-    Database::open_prepared(path.clone(), &two_migrations()).unwrap();
+    Database::open_prepared(path.clone(), &one_migration_more()).unwrap();
 
     let refused = Database::open(&path).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 2, known: 1, .. }));
+    assert!(matches!(refused, StoreError::Newer { found: 3, known: 2, .. }));
+}
+
+#[test]
+fn a_database_without_mailboxes_gets_them() {
+    let (_directory, path) = place();
+    let mut old = Database::open_prepared(prepare(&path).unwrap(), &MIGRATIONS[..1]).unwrap();
+    old.add(&name("alice"), &hash()).unwrap();
+    drop(old);
+    let mut new = Database::open(&path).unwrap();
+    new.check().unwrap();
+    assert!(new.account(&name("alice")).unwrap().is_some());
+    // Nothing in it can have been sent before.
+    assert_eq!(new.begin_run().unwrap().suspect, 0);
+}
+
+#[test]
+fn what_was_open_once_is_not_made_again() {
+    let (_directory, path) = place();
+    drop(Database::open(&path).unwrap());
+    assert!(Database::reopen(&path).is_ok());
+    fs::remove_file(&path).unwrap();
+    let gone = Database::reopen(&path).unwrap_err();
+    assert!(matches!(gone, StoreError::Sqlite { .. }), "{gone:?}");
+    assert!(!path.exists());
+    fs::write(&path, "").unwrap();
+    let emptied = Database::reopen(&path).unwrap_err();
+    assert!(matches!(emptied, StoreError::Damaged { .. }), "{emptied:?}");
 }
 
 #[test]
 fn a_failed_step_leaves_the_old_version() {
     let (_directory, path) = place();
     drop(Database::open(&path).unwrap());
-    let broken = [MIGRATIONS[0], "CREATE TABLE fine (x); CREATE TABLE accounts (x)"];
+    let broken = [MIGRATIONS, &["CREATE TABLE fine (x); CREATE TABLE accounts (x)"]].concat();
     assert!(Database::open_prepared(path.clone(), &broken).is_err());
     let database = Database::open(&path).unwrap();
     assert!(database.connection.prepare("SELECT x FROM fine").is_err());
@@ -193,6 +220,8 @@ fn damage_is_named() {
     let damage = database.standings(None).unwrap_err();
     assert!(matches!(damage, StoreError::Damaged { .. }), "{damage:?}");
     assert!(damage.to_string().contains("bester.db"));
+    let damage = database.check().unwrap_err();
+    assert!(matches!(damage, StoreError::Damaged { .. }), "{damage:?}");
 }
 
 #[test]

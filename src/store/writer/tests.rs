@@ -1,34 +1,33 @@
+use super::super::fake::{hash, keep, name, number, open};
+use super::super::mail::{Place, Ticket};
+use super::super::runs::Run;
 use super::*;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use std::fs;
 
-const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
-
-fn name(text: &str) -> Username {
-    Username::new(text).unwrap()
+fn writer(mut database: Database, settings: Settings) -> (Writer, Receiver<Told>) {
+    let (tell, told) = unbounded();
+    let run = database.begin_run().unwrap();
+    let shared = Arc::new(Shared::new(&settings, run));
+    let tell = move |all: Vec<Told>| all.into_iter().for_each(|one| _ = tell.send(one));
+    (Writer::new(database, Arc::new(settings), shared, Arc::new(tell)), told)
 }
 
-fn hash() -> Hash {
-    Hash::parse(HASH).unwrap()
+fn quiet(database: Database) -> Writer {
+    writer(database, Settings::default()).0
 }
 
-fn open() -> (TempDir, PathBuf, Database) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("state/bester.db");
-    let database = Database::open(&path).unwrap();
-    (directory, path, database)
+fn connection(writer: &Writer) -> &rusqlite::Connection {
+    &writer.database.as_ref().unwrap().connection
 }
 
-fn writer(database: Database) -> Writer {
-    Writer { database, failed: false }
-}
+type Answer = Receiver<Result<u64, StoreError>>;
 
 /// An order to register `who`, and where its answer will be.
-fn register(who: &str) -> (Order, Receiver<Result<u64, StoreError>>) {
+fn register(who: &str) -> (Order, Answer) {
     let (reply, answer) = bounded(1);
     let change = Change::Register { name: name(who), password: hash() };
-    let order = Order { begin_by: Instant::now() + Duration::from_secs(60), work: Work::Change { change, reply } };
-    (order, answer)
+    (Order::Change { change, begin_by: Instant::now() + Duration::from_secs(60), reply }, answer)
 }
 
 /// Carries out registrations as one group; gives their answers.
@@ -43,50 +42,47 @@ fn people(path: &Path) -> Vec<String> {
     standings.iter().map(|(name, _)| name.to_string()).collect()
 }
 
-#[test]
-fn a_store_does_what_it_is_asked() {
-    let (_directory, path, database) = open();
-    let (store, thread) = Store::start(database, 16).unwrap();
-    assert_eq!(store.account(&name("alice")).unwrap(), None);
-    let first = store.register(name("alice"), hash()).unwrap();
-    let taken = store.register(name("alice"), hash());
-    assert!(matches!(taken, Err(StoreError::Taken(_))));
-    let second = store.change_password(name("alice"), hash(), first).unwrap();
-    let changed = store.clone().change_password(name("alice"), hash(), first);
-    assert!(matches!(changed, Err(StoreError::Changed(_))));
-    assert_eq!(store.account(&name("alice")).unwrap().unwrap().revision, second);
-    let alice = (name("alice"), Standing::Active { revision: second });
-    let asked = Some(vec![name("alice")]);
-    assert_eq!(store.standings(asked).unwrap()[0], alice);
-    assert_eq!(store.standings(None).unwrap(), [alice]);
-    drop(store);
-    thread.join().unwrap();
-    assert_eq!(people(&path), ["alice"]);
+fn keeping(ticket: u64, data: &str, users: &[&str]) -> Order {
+    Order::Write(Write::Keep(Ticket(ticket), Arc::new(keep("s/1-1", data, users))))
 }
 
-#[test]
-fn many_threads_share_one_store() {
-    let (_directory, path, database) = open();
-    let (store, storage) = Store::start(database, 1024).unwrap();
-    let start = |i| {
-        let store = store.clone();
-        crate::thread::spawn("client", 64 << 10, move || (0..50).all(|j| store.register(name(&format!("u{i}-{j}")), hash()).is_ok()))
-    };
-    let threads: Vec<_> = (0..8).map(|i| start(i).unwrap()).collect();
-    assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
-    drop(store);
-    storage.join().unwrap();
-    assert_eq!(people(&path).len(), 400);
+/// As the store does it.
+fn write(writer: &Writer, write: Write) -> Order {
+    writer.shared.marks.ordered(&write);
+    Order::Write(write)
+}
+
+fn settling(writer: &Writer, user: &str, up_to: u64) -> Order {
+    write(writer, Write::Settle { user: name(user), up_to, conn: None })
+}
+
+fn letters(path: &Path) -> u64 {
+    let database = Database::open(path).unwrap();
+    database.check().unwrap();
+    database.totals().unwrap().letters
+}
+
+/// Makes the disk refuse all changes until the database is opened anew.
+fn break_disk(writer: &Writer) {
+    connection(writer).pragma_update(None, "query_only", "on").unwrap();
+}
+
+/// Makes it impossible to open the database again, and possible.
+fn hide(path: &Path, hidden: bool) {
+    let place = path.parent().unwrap();
+    let other = place.with_file_name("elsewhere");
+    let (from, to) = if hidden { (place, &*other) } else { (&*other, place) };
+    fs::rename(from, to).unwrap();
 }
 
 #[test]
 fn one_that_fails_in_a_group_takes_nobody_with_it() {
-    let (_directory, path, database) = open();
-    let mut writer = writer(database);
+    let (_directory, path, database) = open(&[]);
+    let mut writer = quiet(database);
     register_all(&mut writer, &["bob"]);
     let trigger = "CREATE TRIGGER no_mallory BEFORE INSERT ON accounts WHEN new.name = 'mallory'
                    BEGIN SELECT raise(FAIL, 'no'); END";
-    writer.database.connection.execute_batch(trigger).unwrap();
+    connection(&writer).execute_batch(trigger).unwrap();
     let answers = register_all(&mut writer, &["alice", "bob", "mallory", "carol", "carol"]);
     assert!(matches!(answers[..], [Ok(_), Err(StoreError::Taken(_)), Err(StoreError::Sqlite { .. }), Ok(_), Err(StoreError::Taken(_)),]));
     assert_eq!(people(&path), ["alice", "bob", "carol"]);
@@ -95,12 +91,34 @@ fn one_that_fails_in_a_group_takes_nobody_with_it() {
 }
 
 #[test]
+fn a_letter_that_cannot_be_kept_is_undone_as_a_whole_and_alone() {
+    let (_directory, path, database) = open(&["alice", "bob", "mallory"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    let trigger = "CREATE TRIGGER no_mallory BEFORE INSERT ON mailboxes WHEN new.user = 'mallory'
+                   BEGIN SELECT raise(FAIL, 'no'); END";
+    connection(&writer).execute_batch(trigger).unwrap();
+    let (change, answer) = register("carol");
+    let orders = vec![keeping(1, "x", &["alice"]), keeping(2, "y", &["alice", "bob", "mallory"]), change, keeping(3, "z", &["bob"])];
+    writer.carry_out(orders);
+    assert!(answer.try_recv().unwrap().is_ok());
+    let told: Vec<Told> = told.try_iter().collect();
+    let expected = [
+        Told::Kept(Ticket(1), Ok(vec![Place::Queued(1)])),
+        Told::Kept(Ticket(2), Err(Trouble::Storage)),
+        Told::Kept(Ticket(3), Ok(vec![Place::Queued(1)])),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(letters(&path), 2);
+    assert!(writer.database.is_some(), "it is no trouble with the disk");
+}
+
+#[test]
 fn a_group_that_sqlite_undid_is_told_so() {
-    let (_directory, path, database) = open();
-    let mut writer = writer(database);
+    let (_directory, path, database) = open(&[]);
+    let mut writer = quiet(database);
     let trigger = "CREATE TRIGGER no_mallory BEFORE INSERT ON accounts WHEN new.name = 'mallory'
                    BEGIN SELECT raise(ROLLBACK, 'no'); END";
-    writer.database.connection.execute_batch(trigger).unwrap();
+    connection(&writer).execute_batch(trigger).unwrap();
     let answers = register_all(&mut writer, &["alice", "mallory", "carol"]);
     assert!(answers.iter().all(Result::is_err), "{answers:?}");
     assert!(people(&path).is_empty());
@@ -110,84 +128,173 @@ fn a_group_that_sqlite_undid_is_told_so() {
 
 #[test]
 fn a_group_is_one_commit() {
-    let (_directory, path, database) = open();
-    let mut writer = writer(database);
+    let (_directory, path, database) = open(&["bob"]);
+    let mut writer = quiet(database);
     let log = PathBuf::from(format!("{}-wal", path.display()));
-    let length = || std::fs::metadata(&log).unwrap().len();
+    let length = || fs::metadata(&log).unwrap().len();
     let before = length();
-    let everybody: Vec<_> = (0..100).map(|i| format!("u{i}")).collect();
-    let everybody: Vec<_> = everybody.iter().map(String::as_str).collect();
-    let answers = register_all(&mut writer, &everybody);
-    assert!(answers.iter().all(Result::is_ok));
-    // A commit each would write at least the page of the counter a hundred times.
-    assert!(length() - before < 50 * 4096, "{}", length() - before);
-}
-
-#[test]
-fn an_answer_means_that_it_is_committed() {
-    let (_directory, path, database) = open();
-    let (store, thread) = Store::start(database, 16).unwrap();
-    let other = Database::open(&path).unwrap();
-    for who in ["alice", "bob", "carol"] {
-        store.register(name(who), hash()).unwrap();
-        assert!(other.account(&name(who)).unwrap().is_some());
-    }
-    drop(store);
-    thread.join().unwrap();
+    let (mut orders, answers): (Vec<_>, Vec<_>) = (0..100).map(|i| register(&format!("u{i}"))).unzip();
+    orders.extend((0..100).map(|i| keeping(i, "hi", &["bob"])));
+    writer.carry_out(orders);
+    assert!(answers.iter().all(|answer| answer.try_recv().unwrap().is_ok()));
+    // A commit each would write at least the page of a counter two hundred times.
+    assert!(length() - before < 70 * 4096, "{}", length() - before);
 }
 
 #[test]
 fn what_nobody_waits_for_any_more_is_not_begun() {
-    let (_directory, path, database) = open();
+    let (_directory, path, database) = open(&[]);
     let (mut late, answer) = register("alice");
-    late.begin_by = Instant::now() - Duration::from_millis(1);
-    writer(database).carry_out(vec![late]);
+    if let Order::Change { begin_by, .. } = &mut late {
+        *begin_by = Instant::now() - Duration::from_millis(1);
+    }
+    quiet(database).carry_out(vec![late]);
     assert!(matches!(answer.try_recv(), Ok(Err(StoreError::Busy))));
     assert!(people(&path).is_empty());
 }
 
 #[test]
-fn nothing_is_changed_after_the_disk_failed() {
-    let (_directory, path, database) = open();
-    let mut writer = writer(database);
-    let io_error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-    let error = StoreError::of(&path, rusqlite::Error::SqliteFailure(io_error, None));
-    assert!(error.is_disk_failure());
-    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-    let error = StoreError::of(&path, rusqlite::Error::SqliteFailure(full, None));
-    assert!(!error.is_disk_failure());
-
-    writer.failed = true;
-    let answers = register_all(&mut writer, &["alice"]);
-    assert!(matches!(answers[..], [Err(StoreError::Stopped)]));
-    assert!(people(&path).is_empty());
-}
-
-#[test]
 fn another_writer_that_does_not_end_is_busy() {
-    let (_directory, path, database) = open();
-    let mut writer = writer(database);
-    writer.database.connection.busy_timeout(Duration::ZERO).unwrap();
+    let (_directory, path, database) = open(&["bob"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    connection(&writer).busy_timeout(Duration::ZERO).unwrap();
     let mut other = Database::open(&path).unwrap();
     let held = other.begin().unwrap();
-    let answers = register_all(&mut writer, &["alice", "bob"]);
+    let answers = register_all(&mut writer, &["alice", "carol"]);
     assert!(matches!(answers[..], [Err(StoreError::Busy), Err(StoreError::Busy)]));
+    writer.carry_out(vec![keeping(1, "hi", &["bob"])]);
+    assert_eq!(told.try_recv(), Ok(Told::Kept(Ticket(1), Err(Trouble::Busy))));
     drop(held);
     assert!(register_all(&mut writer, &["alice"])[0].is_ok());
 }
 
 #[test]
-fn a_full_queue_and_a_missing_answer_are_busy() {
-    let (orders, incoming) = bounded(1);
-    let store = Store { orders };
-    let ask = |patience| {
-        let asked: Result<Vec<_>, _> = store.ask(patience, |reply| Work::Standings { names: None, reply });
-        asked.unwrap_err()
-    };
-    // Nobody answers.
-    assert!(matches!(ask(Duration::ZERO), StoreError::Busy));
-    // That order still waits.
-    assert!(matches!(ask(Duration::from_secs(60)), StoreError::Busy));
-    drop(incoming);
-    assert!(matches!(ask(Duration::from_secs(60)), StoreError::Stopped));
+fn a_full_disk_fails_one_group_and_not_the_next() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, told) = writer(database, Settings { mailbox_bytes: 1 << 30, ..Settings::default() });
+    writer.carry_out(vec![keeping(1, "hi", &["alice"])]);
+    let pages = number(writer.database.as_ref().unwrap().rows(), "PRAGMA page_count");
+    connection(&writer).pragma_update(None, "max_page_count", pages).unwrap();
+    let large = "x".repeat(100_000);
+    let orders = vec![keeping(2, "", &["alice"]), settling(&writer, "alice", 1), keeping(3, &large, &["alice"])];
+    writer.carry_out(orders);
+    writer.carry_out(vec![keeping(4, "small", &["alice"])]);
+    let told: Vec<Told> = told.try_iter().collect();
+    let expected = [
+        Told::Kept(Ticket(1), Ok(vec![Place::Queued(1)])),
+        Told::Kept(Ticket(2), Err(Trouble::Storage)),
+        Told::Kept(Ticket(3), Err(Trouble::Storage)),
+        Told::Kept(Ticket(4), Ok(vec![Place::Queued(2)])),
+    ];
+    assert_eq!(told, expected);
+    assert!(matches!(writer.troubles.last(), StoreError::Sqlite { .. }), "which was said");
+    assert_eq!(letters(&path), 2);
+    // What was acknowledged is not forgotten, but need not be tried at once.
+    assert_eq!(writer.shared.marks.late(), [(name("alice"), 1)]);
+    writer.retry = Instant::now();
+    writer.tend();
+    assert_eq!(letters(&path), 1);
+    assert!(!writer.shared.marks.is_late());
+}
+
+#[test]
+fn a_disk_that_fails_is_opened_again_when_it_works() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    writer.carry_out((0..3).map(|n| keeping(n, "hi", &["alice"])).collect());
+    assert_eq!(told.try_iter().count(), 3);
+    break_disk(&writer);
+    hide(&path, true);
+    let attempts = write(&writer, Write::Tried { user: name("alice"), seqs: vec![2] });
+    let orders = vec![keeping(7, "hi", &["alice"]), settling(&writer, "alice", 1), attempts];
+    writer.carry_out(orders);
+    assert_eq!(told.try_recv(), Ok(Told::Kept(Ticket(7), Err(Trouble::Storage))));
+    assert!(writer.database.is_none());
+    assert!(writer.wake() > Instant::now(), "it does not try all the time");
+    // Nobody waits meanwhile.
+    assert!(matches!(register_all(&mut writer, &["bob"])[0], Err(StoreError::Sqlite { .. })));
+    for _ in 0..3 {
+        writer.retry = Instant::now();
+        writer.tend();
+        assert!(writer.database.is_none());
+        assert!(writer.retry > Instant::now());
+    }
+    hide(&path, false);
+    writer.tend();
+    assert!(writer.database.is_none(), "it was not yet time");
+    writer.retry = Instant::now();
+    writer.tend();
+    assert!(writer.database.is_some());
+    assert_eq!(letters(&path), 2, "what was acknowledged meanwhile is settled");
+    assert_eq!(writer.shared.marks.sent(&name("alice")), (0, 3), "attempts that were not counted are not forgotten");
+    writer.carry_out(vec![keeping(8, "hi", &["alice"])]);
+    assert_eq!(told.try_recv(), Ok(Told::Kept(Ticket(8), Ok(vec![Place::Queued(4)]))));
+    assert!(register_all(&mut writer, &["bob"])[0].is_ok());
+}
+
+#[test]
+fn a_database_that_came_to_harm_is_not_used_again() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    writer.carry_out(vec![keeping(1, "hi", &["alice"])]);
+    break_disk(&writer);
+    writer.carry_out(vec![keeping(2, "hi", &["alice"])]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute("UPDATE mailboxes SET messages = 2", []).unwrap();
+    writer.retry = Instant::now();
+    writer.tend();
+    assert!(writer.database.is_none());
+    assert!(matches!(writer.troubles.last(), StoreError::Damaged { .. }));
+    writer.carry_out(vec![keeping(3, "hi", &["alice"])]);
+    assert_eq!(told.try_iter().last(), Some(Told::Kept(Ticket(3), Err(Trouble::Storage))));
+    other.execute("UPDATE mailboxes SET messages = 1", []).unwrap();
+    writer.retry = Instant::now();
+    writer.tend();
+    assert!(writer.database.is_some());
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_disk_that_fails() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    let shared = Arc::clone(&writer.shared);
+    writer.carry_out(vec![keeping(1, "hi", &["alice"])]);
+    break_disk(&writer);
+    hide(&path, true);
+    shared.orders.push(keeping(2, "hi", &["alice"]), Size { rows: 1, bytes: 0 }).unwrap();
+    let settle = settling(&writer, "alice", 1);
+    shared.orders.push(settle, Size { rows: 1, bytes: 0 }).unwrap();
+    shared.orders.close();
+    assert!(writer.run().is_none());
+    assert_eq!(told.try_iter().last(), Some(Told::Kept(Ticket(2), Err(Trouble::Storage))));
+    hide(&path, false);
+    let run = Database::open(&path).unwrap().begin_run().unwrap();
+    assert_eq!(run, Run { suspect: 1, highest: 1 }, "it did not end well");
+}
+
+#[test]
+fn a_large_acknowledgement_is_done_in_parts() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, _told) = writer(database, Settings { mailbox_messages: 10_000, ..Settings::default() });
+    writer.carry_out((0..5000).map(|n| keeping(n, "", &["alice"])).collect());
+    let settle = settling(&writer, "alice", 4990);
+    writer.carry_out(vec![settle]);
+    assert_eq!(letters(&path), 5000 - 4096);
+    assert_eq!(writer.shared.marks.sent(&name("alice")).0, 4990, "what is left of it may have been sent");
+    assert!(writer.wake() <= Instant::now(), "it goes on at once");
+    writer.tend();
+    assert_eq!(letters(&path), 10);
+    assert_eq!(writer.shared.marks.sent(&name("alice")).0, 0);
+}
+
+#[test]
+fn what_is_set_aside_is_not_settled() {
+    let (_directory, path, database) = open(&["alice"]);
+    let (mut writer, _told) = writer(database, Settings { attempts: 2, ..Settings::default() });
+    let tried = |writer: &Writer| write(writer, Write::Tried { user: name("alice"), seqs: vec![1] });
+    writer.carry_out(vec![keeping(1, "hi", &["alice"]), tried(&writer), keeping(2, "hi", &["alice"]), tried(&writer)]);
+    let settle = settling(&writer, "alice", 2);
+    writer.carry_out(vec![settle]);
+    assert_eq!(Database::open(&path).unwrap().totals().unwrap().aside, 1);
+    assert_eq!(letters(&path), 1);
 }

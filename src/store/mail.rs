@@ -1,0 +1,258 @@
+//! What is kept on the disk for users, in the words that the dispatcher and the storage threads speak with each other.
+
+use crate::frame::Slice;
+use crate::name::{ConnId, Username};
+use crate::protocol::report::Counts;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A message as it is kept: once, however many mailboxes it lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// `header.messageId`, without quotes.
+    pub message_id: Box<str>,
+    /// `payload.type`, the type as it is configured.
+    pub kind: Box<str>,
+    /// `payload.data`, byte for byte.
+    pub data: Slice,
+    /// The connection that asked and the `payload.id` (JSON with its quotes) that deliveries to that one carry. Known only
+    /// as long as the server runs that kept it.
+    pub asker: Option<(ConnId, Slice)>,
+}
+
+impl Letter {
+    /// What it counts against the bytes of a mailbox.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// A letter and whom it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// The letter.
+    pub letter: Arc<Letter>,
+    /// Each user stands here once.
+    pub recipients: Vec<Recipient>,
+}
+
+/// One of those whom a letter is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// Whose mailbox.
+    pub user: Username,
+    /// Whether he is counted here; if not, another parcel of the same [`Keep`] or what was handed over already counts him.
+    pub counts: bool,
+    /// Whether a session without acknowledgements was handed it already.
+    pub handed: bool,
+}
+
+/// What must be on the disk before a message gets its report. All of it is, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// For mailboxes.
+    pub parcels: Vec<Parcel>,
+    /// What is remembered of the message.
+    pub memo: Option<Memo>,
+}
+
+/// Where a letter is for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In his mailbox, under this number.
+    Queued(u64),
+    /// Nowhere: his mailbox is full.
+    Refused,
+    /// Nowhere: he has no account any longer.
+    Unknown,
+}
+
+impl Keep {
+    /// How many letters it would put into mailboxes.
+    pub fn rows(&self) -> usize {
+        self.parcels.iter().map(|parcel| parcel.recipients.len()).sum()
+    }
+
+    /// What `places` add to the counts of the message. A user for whom it has several letters counts once, by the worst that
+    /// became of them.
+    pub fn tally(&self, places: &[Place]) -> Counts {
+        let fates = self.recipients().zip(places).map(|((_, recipient), place)| (recipient, Fate::of(recipient, *place)));
+        let mut counts = Counts::default();
+        if self.parcels.len() <= 1 {
+            fates.filter(|(recipient, _)| recipient.counts).for_each(|(_, fate)| fate.count(&mut counts));
+            return counts;
+        }
+        let mut users: HashMap<&Username, (bool, Fate)> = HashMap::new();
+        for (recipient, fate) in fates {
+            let user = users.entry(&recipient.user).or_insert((false, fate));
+            *user = (user.0 || recipient.counts, user.1.max(fate));
+        }
+        users.values().filter(|(counts, _)| *counts).for_each(|(_, fate)| fate.count(&mut counts));
+        counts
+    }
+
+    /// Each recipient with his letter, in the order in which their places are told.
+    pub fn recipients(&self) -> impl Iterator<Item = (&Arc<Letter>, &Recipient)> {
+        self.parcels.iter().flat_map(|parcel| parcel.recipients.iter().map(|recipient| (&parcel.letter, recipient)))
+    }
+}
+
+/// What became of a recipient; the later the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Delivered,
+    Queued,
+    Unknown,
+    Refused,
+}
+
+impl Fate {
+    fn of(recipient: &Recipient, place: Place) -> Fate {
+        match place {
+            Place::Queued(_) => Fate::Queued,
+            // There was no need of his mailbox.
+            Place::Refused | Place::Unknown if recipient.handed => Fate::Delivered,
+            Place::Refused => Fate::Refused,
+            Place::Unknown => Fate::Unknown,
+        }
+    }
+
+    fn count(self, counts: &mut Counts) {
+        match self {
+            Fate::Delivered => counts.delivered += 1,
+            Fate::Queued => counts.queued += 1,
+            Fate::Unknown => counts.unknown_users += 1,
+            Fate::Refused => counts.refused += 1,
+        }
+    }
+}
+
+/// A SHA-256 over the user, the id, the type and the data of a message: what makes it the same message when it comes again.
+pub type Digest = [u8; 32];
+
+/// What is remembered of a message, so that its sender may send it again and gets the same report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memo {
+    /// Which message.
+    pub digest: Digest,
+    /// Its report.
+    pub report: Report,
+}
+
+/// A report that is remembered. One that is temporary is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The frame's text.
+    Ready(Slice),
+    /// What [`outcome`](crate::protocol::report::outcome) makes of these counts and of those of the [`Keep`] that it stands in.
+    Outcome {
+        /// `payload.type` of the message.
+        kind: Box<str>,
+        /// `payload.id` of the message, JSON with its quotes.
+        id: Slice,
+        /// `messageId` of the message.
+        message_id: Box<str>,
+        /// What was counted without the [`Keep`].
+        counts: Counts,
+    },
+}
+
+/// By which the dispatcher knows a [`Keep`] again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A change that the dispatcher orders. They are carried out in the order in which they were ordered, each as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Keep this; answered with [`Told::Kept`].
+    Keep(Ticket, Arc<Keep>),
+    /// The user has everything up to this number.
+    Settle {
+        /// Whose mailbox.
+        user: Username,
+        /// The number.
+        up_to: u64,
+        /// Answered with [`Told::Beyond`], for this connection, when there never was such a number.
+        conn: Option<ConnId>,
+    },
+    /// These were sent in a session that ended without acknowledging them.
+    Tried {
+        /// Whose mailbox.
+        user: Username,
+        /// Which.
+        seqs: Vec<u64>,
+    },
+}
+
+/// A question of the dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// What lies next in a mailbox; answered with [`Told::Page`].
+    Page {
+        /// For this connection.
+        conn: ConnId,
+        /// Whose mailbox.
+        user: Username,
+        /// What has a higher number.
+        after: u64,
+        /// At most so many letters.
+        letters_max: usize,
+        /// At most so many bytes, but always one letter if there is one.
+        bytes_max: usize,
+    },
+    /// The report on a message that may have come before; answered with [`Told::Memo`].
+    Memo {
+        /// For this connection.
+        conn: ConnId,
+        /// Which message.
+        digest: Digest,
+    },
+}
+
+/// What the storage threads tell the dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// What became of a [`Write::Keep`]: the place of each recipient, in the order of [`Keep::recipients`]. It is on the
+    /// disk.
+    Kept(Ticket, Result<Vec<Place>, Trouble>),
+    /// There never was the number that this connection acknowledged; `last` is the highest that there was.
+    Beyond {
+        /// Which connection.
+        conn: ConnId,
+        /// The highest number.
+        last: u64,
+    },
+    /// The answer to [`Read::Page`]. It may show a letter before [`Told::Kept`] comes for it.
+    Page(ConnId, Result<Page, Trouble>),
+    /// The answer to [`Read::Memo`]: the text of the report's frame, if the message came before.
+    Memo(ConnId, Result<Option<Slice>, Trouble>),
+}
+
+/// Some of what lies in a mailbox, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The letters.
+    pub mail: Vec<Mail>,
+    /// Whether there was more when it was read.
+    pub more: bool,
+}
+
+/// A letter in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Its number.
+    pub seq: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The letter.
+    pub letter: Arc<Letter>,
+}
+
+/// Why something was not kept, or not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Too much waits for the disk.
+    Busy,
+    /// The disk does not take or give it at the moment.
+    Storage,
+}
