@@ -26,7 +26,7 @@ import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute(f"PRAGMA journal_mode={sys.argv[3]}")
 connection.execute(f"PRAGMA synchronous={sys.argv[2]}")
-connection.execute("PRAGMA wal_autocheckpoint=6")
+connection.execute(f"PRAGMA wal_autocheckpoint={sys.argv[6]}")
 connection.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, pad TEXT)")
 print("ready", flush=True)
 for n in range(int(sys.argv[4]), int(sys.argv[5])):
@@ -58,9 +58,9 @@ class Disk:
         pipe = subprocess.PIPE
         return subprocess.Popen(words, env=environment, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
-    def killed(self, synchronous: str, first: int, end: int, mode: str = "WAL") -> list[int]:
+    def killed(self, synchronous: str, first: int, end: int, mode: str = "WAL", checkpoint: int = 6) -> list[int]:
         """Which numbers were committed by a writer that was killed after the last."""
-        process = self.run(WRITER, self.database, synchronous, mode, first, end)
+        process = self.run(WRITER, self.database, synchronous, mode, first, end, checkpoint)
         told = []
         for line in process.stdout:
             told.append(line.strip())
@@ -122,13 +122,13 @@ class DiskTest(unittest.TestCase):
 
     def test_without_syncs_a_power_cut_loses_commits(self):
         self.disk.killed("FULL", 0, 1)
-        told = self.disk.killed("OFF", 1, 10)
+        told = self.disk.killed("OFF", 1, 10, checkpoint=1000)
         self.disk.cut(1, 0)
         self.assertLess(len(self.disk.numbers()), 1 + len(told))
 
     def test_when_the_log_alone_is_not_synced_too(self):
         self.disk.killed("FULL", 0, 1)
-        told = self.disk.killed("NORMAL", 1, 4)
+        told = self.disk.killed("NORMAL", 1, 4, checkpoint=1000)
         self.disk.cut(1, 0)
         self.assertLess(len(self.disk.numbers()), 1 + len(told))
 
@@ -144,7 +144,7 @@ class DiskTest(unittest.TestCase):
 
     def test_what_was_written_before_a_kill_is_saved_by_a_later_sync(self):
         self.disk.killed("FULL", 0, 5)
-        self.disk.killed("NORMAL", 5, 9)
+        self.disk.killed("NORMAL", 5, 9, checkpoint=1000)
         self.disk.killed("FULL", 9, 10)
         self.disk.cut(1, 0)
         self.assertEqual(self.disk.numbers(), list(range(10)))
@@ -269,7 +269,7 @@ os.kill(os.getpid(), signal.SIGKILL)
                     disk = Disk(directory)
                     disk.killed("FULL", 0, 2)
                     disk.order(f"nth {n} {error}")
-                    output, _ = disk.run(program, disk.database, "FULL", "WAL", 2, 10).communicate("")
+                    output, _ = disk.run(program, disk.database, "FULL", "WAL", 2, 10, 6).communicate("")
                     told = [int(word) for word in output.split() if word != "ready"]
                     disk.cut(n, n % 3 * 50)
                     found = disk.numbers()
