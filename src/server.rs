@@ -2,12 +2,12 @@
 
 use crate::admin::control::{self, Control};
 use crate::admin::reload::Reload;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Limits};
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
 use crate::dispatcher::inlet::{self, Inlet};
 use crate::dispatcher::run::{Inbound, Runner};
-use crate::dispatcher::{Dispatcher, Event, Settings};
+use crate::dispatcher::{Dispatcher, Event, Settings, Window, Windows};
 use crate::gate::Incoming;
 use crate::handler::roster::{Failed, Roster, Surroundings, route_config};
 use crate::handler::watch::Watcher;
@@ -17,6 +17,7 @@ use crate::name::ConnIds;
 use crate::outlet::Total;
 use crate::outlet::flusher::Flusher;
 use crate::signals::Signals;
+use crate::store::mail::Told;
 use crate::store::{self, Database, Store, StoreError};
 use crate::sys;
 use crate::transport::Acceptor;
@@ -165,12 +166,19 @@ impl Server {
         let database = Database::open(&config.database).map_err(StartError::Store)?;
         database.check().map_err(StartError::Store)?;
         let listening = listen(&config.network)?;
-        let (store, storage) = Store::start(database, store::Settings::default(), |_| {}).map_err(io_error("storage threads"))?;
+        let settings = settings(config, &listening)?;
 
         let (inbound, inbox) = inlet::channel(INBOUND_MAX);
-        let (flusher, flushing) = Flusher::start(config.limits.connections + 1024).map_err(io_error("flusher thread"))?;
+        // At the end of the server, when nobody listens any longer, nobody waits for these either.
+        let to_dispatcher = inbound.clone();
+        let tell = move |told: Vec<Told>| _ = to_dispatcher.send(Inbound::Many(told.into_iter().map(Event::Stored).collect()));
+        let kept = store_settings(&config.limits, settings.message_id_prefix());
+        let (store, storage) = Store::start(database, kept, tell).map_err(io_error("storage threads"))?;
+        let to_dispatcher = inbound.clone();
+        let empty = move |conn| _ = to_dispatcher.send(Inbound::One(Event::Emptied(conn)));
+        let (flusher, flushing) = Flusher::start(config.limits.connections + 1024, empty).map_err(io_error("flusher thread"))?;
         let (told_drained, drained) = crossbeam_channel::bounded(1);
-        let mut dispatcher = Dispatcher::new(settings(config, &listening)?);
+        let mut dispatcher = Dispatcher::new(settings);
         let accounts = store.standings(None).map_err(StartError::Store)?;
         info!("{} accounts in {}", accounts.len(), config.database.display());
         dispatcher.handle(Instant::now(), Event::AccountsChanged(accounts), &mut Vec::new());
@@ -178,7 +186,7 @@ impl Server {
         let incoming = Incoming::new(config.limits.incoming_bytes_total);
         let outgoing = Total::new(config.limits.outgoing_bytes_total);
         let conns = ConnIds::default();
-        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), drained: told_drained };
+        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), store: store.clone(), drained: told_drained };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
         let surroundings = Surroundings {
             server: config.server.name.clone(),
@@ -283,9 +291,33 @@ fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartE
         start: u128::from_le_bytes(start),
         routes: config.handlers.iter().map(|(kind, handler)| route_config(kind, handler)).collect(),
         sessions_per_user: config.limits.connections_per_user,
+        windows: windows(&config.limits),
+        acknowledge_within: config.limits.ack,
         admin_info: config.admin_info.clone(),
         listeners: listening.iter().map(ToString::to_string).collect(),
     })
+}
+
+/// What comes from mailboxes takes no more than half of an outlet: the other half is for reports and what is not kept.
+fn windows(limits: &Limits) -> Windows {
+    Windows {
+        unacknowledged: Window { letters: limits.unacknowledged_messages, bytes: limits.unacknowledged_bytes },
+        unflushed: Window { letters: limits.outgoing_frames.div_ceil(2), bytes: limits.outgoing_bytes.div_ceil(2) },
+    }
+}
+
+fn store_settings(limits: &Limits, start_prefix: String) -> store::Settings {
+    store::Settings {
+        queue: limits.storage_queue,
+        queue_bytes: limits.storage_bytes,
+        mailbox_messages: limits.mailbox_messages,
+        mailbox_bytes: limits.mailbox_bytes,
+        mailbox_age: limits.mailbox_age,
+        attempts: limits.delivery_attempts,
+        memo_age: limits.dedupe_age,
+        memos: limits.dedupe_messages,
+        start_prefix,
+    }
 }
 
 /// Makes the state directory if it is missing and claims it; the claim ends with the process, however it ends.

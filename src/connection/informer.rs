@@ -59,9 +59,11 @@ pub fn serve(
     }
     let ask = |frame: &Frame| match take(frame) {
         Ok(Asked::Dispatcher(event)) => {
+            // Its answer may wait for the disk, and no other may come before.
+            let alone = matches!(event, Event::Pushed { .. });
             // A place is waited for; what cannot be handed over is lost with the server.
             let open = gate.wait_and_enter();
-            open && inbound.send(Inbound::One(event)).is_ok()
+            open && inbound.send(Inbound::One(event)).is_ok() && (!alone || gate.wait_idle())
         }
         Ok(Asked::Here(packet)) => gate.wait_idle() && write(&socket, &packet).is_ok(),
         Err(message) => {

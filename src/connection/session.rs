@@ -7,14 +7,16 @@ use super::client::Shared;
 use super::login::Denied;
 use crate::dispatcher::run::Inbound;
 use crate::dispatcher::{About, Event, Inquiry, Message};
-use crate::frame::{Frame, TooLarge};
+use crate::frame::{Frame, Slice, TooLarge};
 use crate::gate::{CloseReason, Gate};
 use crate::name::{BUILTIN, ConnId, DUMMY, INTERNAL, Username};
 use crate::protocol::builtin::{self, Builtin};
-use crate::protocol::client::{self, Credentials, Header, Payload, Refusal, Scope};
+use crate::protocol::client::{self, Credentials, Header, Options, Payload, Refusal, Scope};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::Id;
 use crate::protocol::text::Text;
+use crate::store::mail::Digest;
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,6 +51,10 @@ pub(super) struct Session {
     gate: Arc<Gate>,
     stage: Stage,
     login_deadline: Option<Instant>,
+    /// Whether it acknowledges what comes to it.
+    ack: bool,
+    /// Whether its messages may come again, and are handled once.
+    dedupe: bool,
     just_begun: bool,
     malformed: u32,
     batch: Vec<Event>,
@@ -64,6 +70,8 @@ impl Session {
             gate,
             stage: Stage::Stranger,
             login_deadline: Some(accepted + shared.limits.login),
+            ack: false,
+            dedupe: false,
             just_begun: false,
             malformed: 0,
             batch: Vec::new(),
@@ -128,7 +136,7 @@ impl Session {
             return self.refuse(about, Reason::Forbidden, words.to_owned(), true);
         }
         if let Some(Credentials { username, password }) = &header.authentication {
-            let flow = self.log_in(username, password, about);
+            let flow = self.log_in(username, password, header.options, about);
             let dispatched = payload.filter(|payload| payload.kind.bytes() != DUMMY.as_bytes());
             return match dispatched {
                 Some(payload) if flow == Flow::Continue => self.payload(Some(payload), frame),
@@ -152,7 +160,11 @@ impl Session {
             return self.forward(Event::Asked(self.conn, Inquiry::Dummy, about), 0);
         }
         let bytes = frame.bytes().len();
-        self.forward(Event::Message(self.conn, Message { kind, data, id, bytes }), bytes)
+        let digest = match (&self.stage, &id) {
+            (Stage::User(user), Some(id)) if self.dedupe => Some(digest(user, id, &kind, &data)),
+            _ => None,
+        };
+        self.forward(Event::Message(self.conn, Message { kind, data, id, bytes, digest }), bytes)
     }
 
     fn builtin(&mut self, payload: Payload) -> Flow {
@@ -175,10 +187,7 @@ impl Session {
             Builtin::Whoami => Inquiry::Whoami,
             Builtin::Handlers => Inquiry::Handlers,
             Builtin::Ping => Inquiry::Ping,
-            Builtin::Ack { .. } => {
-                let words = "this server does not support the command `ack` yet".to_owned();
-                return self.refuse(about, Reason::UnknownCommand, words, stranger);
-            }
+            Builtin::Ack { seq } => return self.forward(Event::Acknowledged { conn: self.conn, seq, about }, 0),
             command => return self.change(command, about),
         };
         self.forward(Event::Asked(self.conn, inquiry, about), 0)
@@ -191,7 +200,7 @@ impl Session {
             return Flow::End;
         }
         match command {
-            Builtin::Authenticate { username, password, options: _ } => self.log_in(&username, &password, about),
+            Builtin::Authenticate { username, password, options } => self.log_in(&username, &password, options, about),
             Builtin::Logout => self.log_out(about),
             Builtin::ChangePassword { old, new } => self.change_password(&old, &new, about),
             Builtin::Register { username, password, token } => self.register(&username, &password, token.as_ref(), about),
@@ -204,7 +213,8 @@ impl Session {
         }
     }
 
-    fn log_in(&mut self, username: &Text, password: &Text, about: About) -> Flow {
+    /// What `options` does not mention stays as it was agreed on this connection.
+    fn log_in(&mut self, username: &Text, password: &Text, options: Options, about: About) -> Flow {
         let has_user = matches!(self.stage, Stage::User(_));
         let (user, revision) = match self.shared.login.prove(username, password) {
             Ok(proved) => proved,
@@ -213,8 +223,11 @@ impl Session {
         if !has_user {
             self.gate.linger(); // it ends if the dispatcher has no place for another session
         }
-        self.tell(Event::LoggedIn { conn: self.conn, user: user.clone(), revision, about });
+        let ack = options.ack.unwrap_or(self.ack);
+        self.tell(Event::LoggedIn { conn: self.conn, user: user.clone(), revision, ack, after: options.after, about });
         if self.gate.wait_verdict() {
+            self.ack = ack;
+            self.dedupe = options.dedupe.unwrap_or(self.dedupe);
             self.gate.linger_no_longer();
             self.stage = Stage::User(user);
             self.just_begun = true;
@@ -365,6 +378,16 @@ impl Session {
             self.gate.close(CloseReason::Stopping);
         }
     }
+}
+
+/// Two messages with the same one are the same message. The length of each part is in it, so that none can pass for another.
+fn digest(user: &Username, id: &Slice, kind: &Text, data: &Slice) -> Digest {
+    let mut hash = Sha256::new();
+    for part in [user.as_str().as_bytes(), id.bytes(), kind.bytes(), data.bytes()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 fn is_builtin(kind: &Text) -> bool {

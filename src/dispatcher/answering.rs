@@ -2,16 +2,19 @@
 
 use super::Dispatcher;
 use super::event::Effect;
+use super::keeping::{Conns, Gathered, Outcome as Pending};
 use super::pushing::Told;
 use super::requests::{Failure, MessageKey, Request, Sender};
 use super::users::Named;
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, HandlerId, RequestId, RouteId};
-use crate::protocol::handler::{Answer, Command, Order, Outcome, WrongAnswer};
+use crate::protocol::handler::{Answer, Command, Offline, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, MessageId, Missed};
 use crate::protocol::text::Text;
+use crate::store::mail::{Letter, Recipient};
 use foldhash::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How often handlers may pass one message on (`sendHandler`).
@@ -83,8 +86,10 @@ impl Dispatcher {
                 let Some(number) = self.messages.get(request.message).map(|message| message.number) else { return };
                 let mut tally = Tally {
                     route: route_id,
+                    offline: self.routes.get(route_id).config.offline,
                     number,
                     deliveries: Deliveries::default(),
+                    gathered: Gathered::default(),
                     counts: Counts::default(),
                     unknown: HashSet::default(),
                     missed: told.wants(id.as_ref()).then(Missed::default),
@@ -93,11 +98,16 @@ impl Dispatcher {
                 for command in commands {
                     self.command(now, request, command, &mut tally, effects);
                 }
-                if let Some(message) = self.messages.get(request.message) {
-                    message.counts.add(tally.counts);
+                let Tally { gathered, counts, missed, .. } = tally;
+                if !gathered.is_empty() {
+                    let outcome = Pending { told, id: id.clone(), route: route_id, number, counts, missed };
+                    return self.keep_for_answer(request.message, gathered, outcome, effects);
                 }
-                if let Some(missed) = &tally.missed {
-                    told.of_outcome(self.routes.kind(route_id), id.as_ref(), self.message_id(number), &tally.counts, missed, effects);
+                if let Some(message) = self.messages.get(request.message) {
+                    message.counts.add(counts);
+                }
+                if let Some(missed) = &missed {
+                    told.of_outcome(self.routes.kind(route_id), id.as_ref(), self.message_id(number), &counts, missed, effects);
                 }
             }
             Err((reason, words)) => {
@@ -134,8 +144,14 @@ impl Dispatcher {
     fn command<'a>(&mut self, now: Instant, request: &Request, command: &'a Command, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
         match (&command.order, &command.data) {
             (Order::None, _) | (_, None) => {}
-            (Order::SendClients(names), Some(data)) => self.send_clients(request.message, names, data, tally, effects),
-            (Order::Reply, Some(data)) => self.reply(request.message, data, tally, effects),
+            (Order::SendClients(names), Some(data)) => {
+                let queue = command.offline.unwrap_or(tally.offline) == Offline::Queue;
+                self.send_clients(request.message, names, data, queue, tally, effects);
+            }
+            (Order::Reply, Some(data)) => {
+                let queue = command.offline.unwrap_or(tally.offline) == Offline::Queue;
+                self.reply(request.message, data, queue, tally, effects);
+            }
             (Order::SendServers(names), _) => names.iter().for_each(|name| tally.unknown(name.as_str(), true)),
             (Order::SendHandler(next), Some(data)) => {
                 if let Some(route) = self.routes.find(next.bytes()) {
@@ -145,11 +161,23 @@ impl Dispatcher {
         }
     }
 
-    fn send_clients<'a>(&mut self, key: MessageKey, names: &'a [Text], data: &Slice, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
-        let Some(message) = self.messages.get(key) else { return };
+    fn send_clients<'a>(
+        &mut self,
+        key: MessageKey,
+        names: &'a [Text],
+        data: &Slice,
+        queue: bool,
+        tally: &mut Tally<'a>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(message) = self.messages.peek(key) else { return };
         let asked_by = message.sender.conn();
-        let message_id = MessageId::Own { prefix: &self.message_id_prefix, number: tally.number };
-        let origin = Origin { kind: self.routes.kind(tally.route), message_id };
+        let origin = Origin {
+            kind: self.routes.kind(tally.route),
+            message_id: MessageId::Own { prefix: &self.message_id_prefix, number: tally.number },
+            asker: asked_by.zip(message.id.as_ref()),
+        };
+        let mut letter = None;
         self.users.begin_round();
         for name in names {
             let (account, counts) = match self.users.once(name.bytes()) {
@@ -160,33 +188,67 @@ impl Dispatcher {
                     continue;
                 }
             };
-            let mut reached = false;
+            let mut had = Conns::new();
+            // Who is away gets it from his mailbox, and so does a session that is fed from there.
+            let (mut here, mut by_mailbox) = (false, false);
             for session in &account.sessions {
                 let asker = Some(session.conn) == asked_by;
-                if asker || !session.ending {
-                    reached = true;
-                    let id = message.id.as_ref().filter(|_| asker);
-                    effects.push(tally.deliveries.to(session.conn, &origin, data, id));
+                if !asker && session.ending {
+                    continue;
                 }
+                here = true;
+                if !session.ending && !session.is_given_at_once(queue) {
+                    by_mailbox = true;
+                    continue;
+                }
+                had.push(session.conn);
+                let packet = tally.deliveries.to(session.conn, &origin, data);
+                effects.push(if queue && !session.ending {
+                    Effect::Hand(session.conn, packet, account.name.clone(), Arc::clone(letter.get_or_insert_with(|| origin.letter(data))))
+                } else {
+                    Effect::Send(session.conn, packet)
+                });
             }
-            if counts {
-                tally.count(|| name.as_str(), reached);
+            if by_mailbox || (queue && !here) {
+                let letter = letter.get_or_insert_with(|| origin.letter(data));
+                let recipient = Recipient { user: account.name.clone(), counts, handed: !had.is_empty() };
+                tally.gathered.add(letter, recipient, had);
+            } else if counts {
+                tally.count(|| name.as_str(), here);
             }
         }
     }
 
-    fn reply(&mut self, key: MessageKey, data: &Slice, tally: &mut Tally<'_>, effects: &mut Vec<Effect>) {
-        let Some(message) = self.messages.get(key) else { return };
+    /// A delivery to the connection that asked. If it is gone, or is fed from the mailbox, that is where it goes.
+    fn reply(&mut self, key: MessageKey, data: &Slice, queue: bool, tally: &mut Tally<'_>, effects: &mut Vec<Effect>) {
+        let Some(message) = self.messages.peek(key) else { return };
         let Sender::Client(conn, user) = message.sender.clone() else { return };
-        let id = message.id.clone();
         let open = self.open_session(conn).is_some();
-        if open {
-            let origin = Origin { kind: self.routes.kind(tally.route), message_id: self.message_id(tally.number) };
-            effects.push(tally.deliveries.to(conn, &origin, data, id.as_ref()));
-        }
+        let sessions = self.users.sessions(user.as_str().as_bytes());
+        let exists = sessions.is_some();
+        let sessions = sessions.unwrap_or_default();
+        let session = sessions.iter().find(|session| session.conn == conn && !session.ending);
+        let at_once = open && session.is_none_or(|session| session.is_given_at_once(queue));
+        // It is for nobody else, as long as this one is here.
+        let others = sessions.iter().filter(|other| open && other.live && other.conn != conn).map(|other| other.conn).collect();
+        let handed = queue && session.is_some();
         // Who is gone may have no account any longer; he counts all the same.
-        if self.users.count(&user) || self.users.sessions(user.as_str().as_bytes()).is_none() {
-            tally.count(|| user.as_str(), open);
+        let counts = self.users.count(&user) || !exists;
+        let Some(message) = self.messages.peek(key) else { return };
+        let origin = Origin {
+            kind: self.routes.kind(tally.route),
+            message_id: MessageId::Own { prefix: &self.message_id_prefix, number: tally.number },
+            asker: message.id.as_ref().map(|id| (conn, id)),
+        };
+        if at_once {
+            let packet = tally.deliveries.to(conn, &origin, data);
+            effects.push(if handed { Effect::Hand(conn, packet, user.clone(), origin.letter(data)) } else { Effect::Send(conn, packet) });
+        } else if exists && (open || queue) {
+            let recipient = Recipient { user, counts, handed: false };
+            return tally.gathered.add(&origin.letter(data), recipient, others);
+        }
+        if counts {
+            tally.count(|| user.as_str(), at_once);
         }
     }
 }
@@ -195,9 +257,13 @@ impl Dispatcher {
 struct Tally<'a> {
     /// Whose answer.
     route: RouteId,
+    /// What its type says of users who are away.
+    offline: Offline,
     /// The number of the message.
     number: u64,
     deliveries: Deliveries,
+    /// What it has for mailboxes.
+    gathered: Gathered,
     counts: Counts,
     /// Names without an account, and of servers.
     unknown: HashSet<(&'a str, bool)>,
@@ -242,6 +308,20 @@ struct Deliveries {
 struct Origin<'a> {
     kind: &'a str,
     message_id: MessageId<'a>,
+    /// The connection that asked, and the id that it gave.
+    asker: Option<(ConnId, &'a Slice)>,
+}
+
+impl Origin<'_> {
+    /// The same for mailboxes.
+    fn letter(&self, data: &Slice) -> Arc<Letter> {
+        Arc::new(Letter {
+            message_id: self.message_id.to_string().into(),
+            kind: self.kind.into(),
+            data: data.clone(),
+            asker: self.asker.map(|(conn, id)| (conn, id.clone())),
+        })
+    }
 }
 
 /// A delivery, by where its data stands in the answer, which is kept until all is done, and whether the id is in it.
@@ -251,16 +331,17 @@ type Which = (*const [u8], bool);
 const LARGE_BYTES: usize = 4 << 10;
 
 impl Deliveries {
-    /// The delivery to one session; `id`, which is always the same, for the one that asked.
-    fn to(&mut self, conn: ConnId, origin: &Origin<'_>, data: &Slice, id: Option<&Slice>) -> Effect {
+    /// The delivery to one session. Only for the one that asked the id, which is always the same, is in it.
+    fn to(&mut self, conn: ConnId, origin: &Origin<'_>, data: &Slice) -> Packet {
+        let id = origin.asker.filter(|(asker, _)| *asker == conn).map(|(_, id)| id);
         let which = (std::ptr::from_ref(data.bytes()), id.is_some());
         if let Some((_, packet)) = self.last.as_ref().filter(|(last, _)| *last == which) {
-            return Effect::Send(conn, packet.clone());
+            return packet.clone();
         }
         let encode = || report::delivery(origin.kind, origin.message_id, data, id, None);
         let packet = if data.bytes().len() < LARGE_BYTES { encode() } else { self.large.entry(which).or_insert_with(encode).clone() };
         self.last = Some((which, packet.clone()));
-        Effect::Send(conn, packet)
+        packet
     }
 }
 

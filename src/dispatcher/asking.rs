@@ -2,7 +2,8 @@
 
 use super::Dispatcher;
 use super::event::{Effect, Message};
-use super::requests::{self, Failure, MessageKey, Request, Sender, Waiting};
+use super::repeats::Stage;
+use super::requests::{self, Failure, MessageKey, Repeat, Request, Sender, Waiting};
 use super::routes::Route;
 use crate::frame::{Packet, Slice};
 use crate::name::{BUILTIN, ConnId, HandlerId, RequestId, RouteId};
@@ -14,9 +15,18 @@ use std::time::Instant;
 
 impl Dispatcher {
     pub(super) fn message(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
-        let draining = self.draining;
         let Some(session) = self.open_session(conn) else { return effects.push(Effect::Settle(conn, message.bytes)) };
         session.under_way += 1;
+        if message.digest.is_some() || session.looks_up {
+            return self.hold(now, conn, message, effects);
+        }
+        self.dispatch(now, conn, message, effects);
+    }
+
+    /// A message that did not come before, of a connection that is open.
+    pub(super) fn dispatch(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
+        let draining = self.draining;
+        let Some(session) = self.open_session(conn) else { return self.settle(conn, message.bytes, effects) };
         let user = session.user.clone();
         let route = self.routes.find(message.kind.bytes());
         let (user, route) = match (user, route) {
@@ -34,10 +44,14 @@ impl Dispatcher {
             }
         };
         let number = self.next_number();
-        let Message { kind, data, id, bytes } = message;
+        let Message { kind, data, id, bytes, digest } = message;
         let sender = Sender::Client(conn, user);
-        let message = requests::Message { number, sender, kind, id, bytes, open: 0, counts: Counts::default(), failure: None };
-        let key = self.messages.add(message);
+        let repeat = digest.map(|digest| Box::new(Repeat { digest, settled: false, others: Vec::new() }));
+        let (counts, failure) = (Counts::default(), None);
+        let key = self.messages.add(requests::Message { number, sender, kind, id, bytes, open: 0, counts, failure, repeat });
+        if let Some(digest) = digest {
+            self.repeats.insert(digest, Stage::UnderWay(key));
+        }
         self.ask(now, route, key, 0, data, effects);
         self.finish(key, effects);
     }
@@ -67,7 +81,7 @@ impl Dispatcher {
         if let Some(message) = self.messages.get(key) {
             message.open += 1;
         }
-        let waiting = Waiting { message: key, hops, deadline, data };
+        let waiting = Waiting { message: key, hops, deadline, data, retried: false };
         if at_once {
             self.hand_over(now, route_id, place, waiting, effects);
         } else {
@@ -90,8 +104,9 @@ impl Dispatcher {
 
     fn hand_over(&mut self, now: Instant, route_id: RouteId, place: usize, waiting: Waiting, effects: &mut Vec<Effect>) {
         let id = RequestId(self.next_number());
-        let Waiting { message: key, hops, data, .. } = waiting;
+        let Waiting { message: key, hops, data, retried, .. } = waiting;
         let route = self.routes.get(route_id);
+        let again = (route.config.idempotent && !retried).then(|| data.clone());
         let Some(start) = route.lanes.get_mut(place).and_then(|lane| lane.up.as_mut()) else { return };
         let (handler, form) = (start.id, start.form);
         let deadline = now + form.timeout;
@@ -108,7 +123,7 @@ impl Dispatcher {
         } else {
             Packet::new(form.framing, data)
         };
-        start.under_way.push_back(Request { id, message: key, hops, deadline });
+        start.under_way.push_back(Request { id, message: key, hops, deadline, again });
         self.wake_at(deadline);
         effects.push(Effect::Ask(handler.start, id, packet));
     }
@@ -124,8 +139,32 @@ impl Dispatcher {
     ) {
         let request = self.routes.get(handler.route).start(handler).and_then(|start| start.take(id));
         if let Some(request) = request {
-            self.request_failed(handler.route, request.message, Failure::Reason(reason, message), effects);
+            self.request_lost(now, handler, request, reason, message, effects);
             self.answered_one(now, handler, effects);
+        }
+    }
+
+    /// There will be no answer to a request. It is asked once more, before all that waits, where that does no harm.
+    pub(super) fn request_lost(
+        &mut self,
+        now: Instant,
+        handler: HandlerId,
+        request: Request,
+        reason: Reason,
+        words: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Request { message, hops, again, .. } = request;
+        let route = self.routes.get(handler.route);
+        let lasting = matches!(reason, Reason::HandlerCrashed | Reason::HandlerTimeout) && !route.is_broken();
+        match (again, route.lanes.get_mut(handler.place())) {
+            (Some(data), Some(lane)) if lasting => {
+                let deadline = now + route.config.queue_wait;
+                let place = lane.waiting.iter().take_while(|waiting| waiting.retried).count();
+                lane.waiting.insert(place, Waiting { message, hops, deadline, data, retried: true });
+                self.wake_at(deadline);
+            }
+            _ => self.request_failed(handler.route, message, Failure::Reason(reason, words), effects),
         }
     }
 
@@ -161,24 +200,39 @@ impl Dispatcher {
 
     /// Reports on a message when nothing of it is open any longer.
     pub(super) fn finish(&mut self, key: MessageKey, effects: &mut Vec<Effect>) {
-        let Some(message) = self.messages.take_finished(key) else { return };
+        if self.remember(key, effects) {
+            return;
+        }
+        let Some(mut message) = self.messages.take_finished(key) else { return };
         // What a handler said without being asked has its outcome by now: that does not wait for what others make of it.
         let Sender::Client(conn, _) = message.sender else { return };
+        let others = match message.repeat.take() {
+            Some(repeat) => {
+                self.repeats.remove(&repeat.digest);
+                repeat.others
+            }
+            None => Vec::new(),
+        };
         let bad = message.failure.is_some() || message.counts.failure().is_some();
         let wanted = bad || message.id.is_some();
-        if wanted && self.open_session(conn).is_some() {
-            let id = message.id.map(Id::Client);
-            let (kind, id) = (message.kind.as_str(), id.as_ref());
-            let packet = match message.failure.as_deref() {
-                None => report::outcome(kind, id, self.message_id(message.number), &message.counts),
-                Some(Failure::Reason(reason, words)) => report::bad(kind, id, *reason, words),
-                Some(Failure::Refused { handler, status, data }) => {
-                    report::refused(kind, id, handler, status.bytes(), data.as_ref().map(Slice::bytes))
-                }
-            };
-            effects.push(Effect::Send(conn, packet));
+        for (conn, bytes) in std::iter::once((conn, message.bytes)).chain(others) {
+            if wanted && self.open_session(conn).is_some() {
+                effects.push(Effect::Send(conn, self.report_on(&message)));
+            }
+            self.settle(conn, bytes, effects);
         }
-        self.settle(conn, message.bytes, effects);
+    }
+
+    pub(super) fn report_on(&self, message: &requests::Message) -> Packet {
+        let id = message.id.clone().map(Id::Client);
+        let (kind, id) = (message.kind.as_str(), id.as_ref());
+        match message.failure.as_deref() {
+            None => report::outcome(kind, id, self.message_id(message.number), &message.counts),
+            Some(Failure::Reason(reason, words)) => report::bad(kind, id, *reason, words),
+            Some(Failure::Refused { handler, status, data }) => {
+                report::refused(kind, id, handler, status.bytes(), data.as_ref().map(Slice::bytes))
+            }
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use super::Dispatcher;
 use super::asking::queue_failure;
 use super::event::Effect;
-use super::requests::Failure;
 use crate::name::{HandlerId, RouteId};
 use crate::protocol::reason::Reason;
 use smallvec::SmallVec;
@@ -15,13 +14,14 @@ impl Dispatcher {
             return;
         }
         self.next_deadline = None;
+        self.feed_in_time(now, effects);
         for route_id in self.routes.ids() {
             let starts: SmallVec<[HandlerId; 4]> = self.routes.get(route_id).starts().map(|start| start.id).collect();
             starts.into_iter().for_each(|id| self.fail_late(now, id, effects));
             self.fail_waiting(now, route_id, effects);
             let route = self.routes.get(route_id);
-            // Each queue is in the order of its deadlines, so the first is the earliest.
-            let waiting = route.lanes.iter().filter_map(|lane| lane.waiting.front().map(|waiting| waiting.deadline));
+            // What is under way is in the order of its deadlines; what waits is not, for what is asked again waits in front.
+            let waiting = route.lanes.iter().flat_map(|lane| lane.waiting.iter().map(|waiting| waiting.deadline));
             let under_way = route.starts().filter_map(|start| start.under_way.front().map(|request| request.deadline));
             if let Some(deadline) = waiting.chain(under_way).min() {
                 self.wake_at(deadline);
@@ -46,7 +46,7 @@ impl Dispatcher {
             }
             let reason = format!("did not answer within {} s", timeout.as_secs());
             let message = format!("handler {} {reason}", self.routes.kind(id.route));
-            self.request_failed(id.route, request.message, Failure::Reason(Reason::HandlerTimeout, message), effects);
+            self.request_lost(now, id, request, Reason::HandlerTimeout, message, effects);
             if !trusted {
                 return self.replace(now, id, &reason, effects);
             }
@@ -61,7 +61,9 @@ impl Dispatcher {
         for place in 0..self.routes.get(route_id).lanes.len() {
             loop {
                 let route = self.routes.get(route_id);
-                let Some(waiting) = route.lanes[place].waiting.pop_front_if(|waiting| waiting.deadline <= now) else { break };
+                let waiting = &mut route.lanes[place].waiting;
+                let late = waiting.iter().position(|waiting| waiting.deadline <= now);
+                let Some(waiting) = late.and_then(|late| waiting.remove(late)) else { break };
                 let words = format!("it had no room for {} s", route.config.queue_wait.as_secs());
                 let failure = queue_failure(route, &words);
                 self.request_failed(route_id, waiting.message, failure, effects);

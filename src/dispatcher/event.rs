@@ -11,6 +11,8 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report::Id;
 use crate::protocol::text::Text;
 use crate::store::Standing;
+use crate::store::mail::{Digest, Letter, Read, Told, Write};
+use std::sync::Arc;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub enum Event {
         user: Username,
         /// The account's revision at the time of the proof; one from before a revocation is void.
         revision: u64,
+        /// Whether the session acknowledges what it has taken care of.
+        ack: bool,
+        /// What the user has had in an earlier session, up to this number.
+        after: Option<u64>,
         /// What to report on.
         about: About,
     },
@@ -54,6 +60,15 @@ pub enum Event {
     },
     /// A message for a handler.
     Message(ConnId, Message),
+    /// A client has taken care of all that was sent to it, up to this number.
+    Acknowledged {
+        /// Which connection.
+        conn: ConnId,
+        /// The number.
+        seq: u64,
+        /// What to report on, if it is wrong.
+        about: About,
+    },
     /// A built-in command that only asks.
     Asked(ConnId, Inquiry, About),
     /// A message that the connection itself found wrong.
@@ -75,8 +90,14 @@ pub enum Event {
     InputEnded(ConnId),
     /// The connection is gone.
     Disconnected(ConnId),
+    /// A connection's socket did not take everything, and these of what it was handed.
+    Backlogged(ConnId, Vec<Unwritten>),
+    /// A connection's socket has taken everything that was sent.
+    Emptied(ConnId),
     /// More waits for this connection than may; it is too slow.
     Overflowed(ConnId),
+    /// What the storage threads tell.
+    Stored(Told),
     /// What is known of these accounts now.
     AccountsChanged(Vec<(Username, Standing)>),
     /// These are all accounts that there are now.
@@ -144,6 +165,17 @@ pub enum Asker {
     Operator,
 }
 
+/// What a connection was handed and its socket did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwritten {
+    /// Whose it is.
+    pub user: Username,
+    /// The delivery, as a mailbox takes it.
+    pub letter: Arc<Letter>,
+    /// A part of it was taken: the rest follows when there is room, and nothing may come before.
+    pub begun: bool,
+}
+
 /// What a report is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
@@ -164,6 +196,8 @@ pub struct Message {
     pub id: Option<Slice>,
     /// What it counts against the bytes that its connection has under way.
     pub bytes: usize,
+    /// Set if it may have come before, and is to be handled once only.
+    pub digest: Option<Digest>,
 }
 
 /// A built-in command that only asks.
@@ -184,6 +218,11 @@ pub enum Inquiry {
 pub enum Effect {
     /// Write this to a connection.
     Send(ConnId, Packet),
+    /// Hand this delivery to a connection. What its socket does not take goes to the user's mailbox, and not into a queue: then
+    /// there is an [`Event::Backlogged`].
+    Hand(ConnId, Packet, Username, Arc<Letter>),
+    /// Say with [`Event::Emptied`] when all that was sent so far has left for the connection's socket.
+    Watch(ConnId),
     /// One message of this connection is dealt with, and so are its bytes. Exactly one for each event that came of a
     /// message, also when the connection is gone by then.
     Settle(ConnId, usize),
@@ -205,6 +244,10 @@ pub enum Effect {
     Retire(StartId),
     /// Nothing more is written to this start of a handler.
     Detach(StartId),
+    /// Change something on the disk. What one event leads to is done together or not at all.
+    Write(Write),
+    /// Read something from the disk.
+    Read(Read),
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
 }

@@ -46,7 +46,7 @@ impl Dispatcher {
             let message = format!("handler {} {reason}", route.config.kind);
             effects.push(Effect::Detach(id.start));
             for request in start.under_way {
-                self.request_failed(id.route, request.message, Failure::Reason(Reason::HandlerCrashed, message.clone()), effects);
+                self.request_lost(now, id, request, Reason::HandlerCrashed, message.clone(), effects);
             }
         }
         self.pump_all(now, id.route, effects);

@@ -4,7 +4,8 @@
 //! sequences of events can drive it in a test. `run.rs` is the thread around it. Start reading at
 //! [`Dispatcher::handle`]: it only tells what goes where. `sessions.rs` minds who is connected, `asking.rs` takes a
 //! message to its handler, `answering.rs` takes the answer to those whom it names, `pushing.rs` what a handler says
-//! unasked, `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and
+//! unasked. `keeping.rs` has the disk keep what must not be lost, `feeding.rs` takes what lies in mailboxes to sessions (`feed.rs`
+//! knows how far each is), `repeats.rs` recognises messages that come again. `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and
 //! `inquiry.rs` answer questions of clients, handlers and the operator. `users.rs`, `routes.rs` with `lane.rs`, and
 //! `requests.rs` are the tables.
 
@@ -13,11 +14,15 @@ mod asking;
 mod builtin;
 mod deadlines;
 pub mod event;
+mod feed;
+mod feeding;
 mod handlers;
 pub mod inlet;
 mod inquiry;
+mod keeping;
 mod lane;
 mod pushing;
+mod repeats;
 mod requests;
 mod routes;
 pub mod run;
@@ -26,17 +31,23 @@ mod sessions;
 mod tests;
 mod users;
 
-pub use event::{About, Asker, Effect, Event, Inquiry, Message};
+pub use event::{About, Asker, Effect, Event, Inquiry, Message, Unwritten};
+pub use feed::{Window, Windows};
 pub use lane::Form;
 pub use routes::RouteConfig;
 
 use crate::name::{ConnId, RequestId, ServerName};
 use crate::protocol::report::MessageId;
+use crate::store::mail::Told;
+use feed::Patience;
+use keeping::Keepings;
+use repeats::Repeats;
 use requests::Messages;
 use routes::Routes;
 use sessions::Sessions;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use users::Users;
 
 /// What the dispatcher is told once.
@@ -50,6 +61,10 @@ pub struct Settings {
     pub routes: Vec<RouteConfig>,
     /// `limits.connectionsPerUser`.
     pub sessions_per_user: usize,
+    /// What bounds all that sessions are sent from mailboxes.
+    pub windows: Windows,
+    /// `limits.ackSeconds`.
+    pub acknowledge_within: Duration,
     /// `admin.info`, as JSON text.
     pub admin_info: String,
     /// Where clients connect, such as `tcp4://127.0.0.1:2223`.
@@ -66,6 +81,12 @@ pub struct Dispatcher {
     sessions: Sessions,
     routes: Routes,
     messages: Messages,
+    repeats: Repeats,
+    keepings: Keepings,
+    /// Until when sessions must acknowledge something.
+    acknowledge_by: Patience,
+    /// Sessions whose mailbox could not be read, and when to try again.
+    read_again: VecDeque<(Instant, ConnId)>,
     /// Connections to informers that are told who comes and goes.
     watchers: Vec<ConnId>,
     /// The last number given to a message or request.
@@ -78,16 +99,27 @@ pub struct Dispatcher {
     stopping: bool,
 }
 
+impl Settings {
+    /// What each `messageId` of this start begins with.
+    pub fn message_id_prefix(&self) -> String {
+        format!("{}/{:032x}-", self.server, self.start)
+    }
+}
+
 impl Dispatcher {
     /// A dispatcher without users; [`Event::AccountsChanged`] tells it of them.
     pub fn new(settings: Settings) -> Dispatcher {
         Dispatcher {
-            message_id_prefix: format!("{}/{:032x}-", settings.server, settings.start).into(),
+            message_id_prefix: settings.message_id_prefix().into(),
             routes: Routes::new(settings.routes.clone()),
             settings,
             users: Users::default(),
             sessions: Sessions::default(),
             messages: Messages::default(),
+            repeats: Repeats::default(),
+            keepings: Keepings::default(),
+            acknowledge_by: Patience::default(),
+            read_again: VecDeque::new(),
             watchers: Vec::new(),
             counter: 0,
             next_deadline: None,
@@ -101,16 +133,22 @@ impl Dispatcher {
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Connected(conn) => self.connected(conn, effects),
-            Event::LoggedIn { conn, user, revision, about } => self.logged_in(conn, user, revision, &about, effects),
+            Event::LoggedIn { conn, user, revision, ack, after, about } => {
+                self.logged_in(conn, user, revision, (ack, after), &about, effects);
+            }
             Event::LoggedOut(conn, about) => self.logged_out(conn, &about, effects),
             Event::PasswordChanged { conn, user, revision, about } => self.password_changed(conn, user, revision, &about, effects),
             Event::Registered { conn, user, revision, about } => self.registered(conn, user, revision, &about, effects),
             Event::Message(conn, message) => self.message(now, conn, message, effects),
+            Event::Acknowledged { conn, seq, about } => self.acknowledged(now, conn, seq, &about, effects),
             Event::Asked(conn, inquiry, about) => self.asked(conn, inquiry, &about, effects),
             Event::Refused { conn, about, reason, message, last } => self.refused(conn, &about, reason, &message, last, effects),
             Event::Leaving(conn, about) => self.leaving(conn, &about, effects),
             Event::InputEnded(conn) => self.input_ended(conn, effects),
             Event::Disconnected(conn) => self.disconnected(conn, effects),
+            Event::Backlogged(conn, letters) => self.backlogged(conn, letters, effects),
+            Event::Emptied(conn) => self.emptied(conn, effects),
+            Event::Stored(told) => self.stored(now, told, effects),
             Event::Overflowed(conn) => self.overflowed(conn, effects),
             Event::AccountsChanged(standings) => self.accounts_changed(standings, effects),
             Event::AccountsReloaded(standings) => self.accounts_reloaded(standings, effects),
@@ -122,14 +160,28 @@ impl Dispatcher {
             Event::Pushed { conn, route, answer } => self.pushed_on(now, conn, route, &answer, effects),
             Event::RouteChanged(route, config) => self.route_changed(now, route, config, effects),
             Event::RouteRemoved(route) => self.route_removed(route, effects),
-            Event::Drain => self.draining = true,
+            Event::Drain => self.drain(effects),
             Event::Stop => self.stop(effects),
             Event::Tick => self.tick(now, effects),
         }
         self.tell_watchers(effects);
-        if self.draining && !self.drained && self.messages.len() == 0 {
+        if self.draining && !self.drained && self.is_idle() {
             self.drained = true;
             effects.push(Effect::Drained);
+        }
+    }
+
+    /// Whether nothing is under way, looked up, or on its way to the disk.
+    fn is_idle(&self) -> bool {
+        self.messages.len() == 0 && self.repeats.is_empty() && self.keepings.is_empty()
+    }
+
+    fn stored(&mut self, now: Instant, told: Told, effects: &mut Vec<Effect>) {
+        match told {
+            Told::Kept(ticket, result) => self.kept(now, ticket, result, effects),
+            Told::Beyond { conn, last } => self.beyond(conn, last, effects),
+            Told::Page(conn, page) => self.page_came(now, conn, page, effects),
+            Told::Memo(digest, memo) => self.looked_up(now, digest, memo, effects),
         }
     }
 

@@ -39,9 +39,9 @@ impl Dispatcher {
         let number = self.next_number();
         let kind = Text::from(self.routes.kind(route));
         let sender = Sender::Handler;
-        let message = Message { number, sender, kind, id: None, bytes: 0, open: 0, counts: Counts::default(), failure: None };
+        let message = Message { number, sender, kind, id: None, bytes: 0, open: 0, counts: Counts::default(), failure: None, repeat: None };
         let message = self.messages.add(message);
-        let request = Request { id: RequestId(number), message, hops: 0, deadline: now };
+        let request = Request { id: RequestId(number), message, hops: 0, deadline: now, again: None };
         self.carry_out(now, route, told, &request, answer, effects);
         self.finish(message, effects);
     }
@@ -56,7 +56,6 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) {
         self.pushed(now, route, Told::Informer(conn), answer, effects);
-        effects.push(Effect::Settle(conn, 0));
     }
 }
 
@@ -88,7 +87,7 @@ impl Told {
                 let report = report::bad(kind, Some(&Id::Client(id.clone())), reason, words);
                 effects.push(Effect::Tell(handler.start, report.framed_as(framing)));
             }
-            (Told::Informer(conn), _) => effects.push(Effect::Send(conn, informer::failure(words))),
+            (Told::Informer(conn), _) => effects.extend([Effect::Send(conn, informer::failure(words)), Effect::Settle(conn, 0)]),
         }
     }
 
@@ -110,7 +109,7 @@ impl Told {
             }
             (Told::Informer(conn), _) => {
                 let data = report::outcome_data(message_id, counts, missed);
-                effects.push(Effect::Send(conn, informer::success(&data)));
+                effects.extend([Effect::Send(conn, informer::success(&data)), Effect::Settle(conn, 0)]);
             }
         }
     }

@@ -1,13 +1,15 @@
 //! What is under way: messages, whose they are, and the requests to handlers that each has led to.
 //!
 //! A message leads to one request, to the handler of its type; every `sendHandler` in an answer leads to one more.
-//! When none of them is open any longer, the message gets its report. Requests stand in the queues of their route.
+//! What an answer has for mailboxes is an order to the disk. When nothing of all that is open any longer, the message gets its
+//! report. Requests stand in the queues of their route.
 
 use crate::frame::Slice;
 use crate::name::{ConnId, RequestId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::Counts;
 use crate::protocol::text::Text;
+use crate::store::mail::Digest;
 use std::time::Instant;
 
 /// The messages that have no report yet, by their place in a list that is used again and again.
@@ -31,11 +33,23 @@ pub(super) struct Message {
     pub(super) id: Option<Slice>,
     /// What it counts against its connection's bytes under way.
     pub(super) bytes: usize,
-    /// How many requests it waits for.
+    /// How many requests, and orders to the disk, it waits for.
     pub(super) open: usize,
     pub(super) counts: Counts,
     /// The first thing that went wrong with one of its requests.
     pub(super) failure: Option<Box<Failure>>,
+    /// Of a message that may come again.
+    pub(super) repeat: Option<Box<Repeat>>,
+}
+
+/// What is known of a message that may come again.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub(super) digest: Digest,
+    /// Its report is remembered, or it need not be.
+    pub(super) settled: bool,
+    /// It has come again already, on these connections, with so many bytes: they get the same report.
+    pub(super) others: Vec<(ConnId, usize)>,
 }
 
 /// Whose message it is.
@@ -75,6 +89,8 @@ pub(super) struct Request {
     pub(super) hops: u8,
     /// When the answer is late.
     pub(super) deadline: Instant,
+    /// What was asked, if it may be asked once more should there be no answer.
+    pub(super) again: Option<Slice>,
 }
 
 /// A request that no handler was asked yet.
@@ -85,6 +101,8 @@ pub(super) struct Waiting {
     /// When it has waited for too long.
     pub(super) deadline: Instant,
     pub(super) data: Slice,
+    /// It was asked before, without an answer.
+    pub(super) retried: bool,
 }
 
 impl Messages {
@@ -105,9 +123,13 @@ impl Messages {
         self.places.get_mut(key.0)?.as_mut()
     }
 
+    pub(super) fn peek(&self, key: MessageKey) -> Option<&Message> {
+        self.places.get(key.0)?.as_ref()
+    }
+
     /// The connection whose message it is.
     pub(super) fn conn(&self, key: MessageKey) -> Option<ConnId> {
-        self.places.get(key.0)?.as_ref()?.sender.conn()
+        self.peek(key)?.sender.conn()
     }
 
     /// Takes a message out if it waits for nothing any longer.

@@ -6,6 +6,7 @@ use super::lane::{Lane, Start};
 use super::requests::{MessageKey, Waiting};
 use crate::logging::Quota;
 use crate::name::{ConnId, HandlerId, RouteId, TypeName};
+use crate::protocol::handler::Offline;
 use foldhash::{HashMap, HashSet};
 use log::warn;
 use std::fmt::Display;
@@ -22,6 +23,10 @@ pub struct RouteConfig {
     pub queue: usize,
     /// How long a request may wait.
     pub queue_wait: Duration,
+    /// Whether what it sends to users who are away waits for them, unless an answer says otherwise.
+    pub offline: Offline,
+    /// Whether a request that got no answer may be asked once more.
+    pub idempotent: bool,
 }
 
 /// The routing map.

@@ -8,13 +8,15 @@
 //! can, everything else is `try_send`.
 
 use super::inlet::{Inbox, Nothing};
-use super::{Dispatcher, Effect, Event};
+use super::{Dispatcher, Effect, Event, Unwritten};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
 use crate::gate::{Entry, Gate, Incoming};
-use crate::name::{ConnId, RequestId, StartId};
+use crate::name::{ConnId, RequestId, StartId, Username};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
+use crate::store::Store;
+use crate::store::mail::{Letter, Read, Told, Trouble, Write};
 use crate::transport::Socket;
 use crossbeam_channel::Sender;
 use foldhash::HashMap;
@@ -111,6 +113,8 @@ pub struct Runner {
     pub flusher: Flusher,
     /// Bytes that came in and are not dealt with.
     pub incoming: Arc<Incoming>,
+    /// Keeps what must not be lost.
+    pub store: Store,
     /// Told once when the last message under way has its report, after the order to stop.
     pub drained: Sender<()>,
 }
@@ -124,6 +128,10 @@ struct Tables {
     /// Those for which something was collected, in the order of the first of it.
     dirty_ports: VecDeque<ConnId>,
     dirty_links: Vec<StartId>,
+    /// What connections that are gone were handed, and nobody has written any more.
+    left: Vec<(ConnId, Vec<Unwritten>)>,
+    writes: Vec<Write>,
+    reads: Vec<Read>,
     /// How many dirty ports and packets for them there are.
     collected: usize,
 }
@@ -137,6 +145,10 @@ struct Linked {
 struct Attached {
     port: Port,
     packets: Vec<Packet>,
+    /// Those of the packets that go to a mailbox if they are not written at once: their places, in order.
+    letters: Vec<(usize, Username, Arc<Letter>)>,
+    /// Somebody wants to know when everything has left.
+    watched: bool,
     settled: (usize, usize),
     closing: Option<CloseReason>,
     dirty: bool,
@@ -150,11 +162,15 @@ impl Runner {
         let mut quit = false;
         while !quit {
             quit = self.take_in(&mut tables, &mut effects);
+            self.write_to_store(&mut tables, &mut effects);
             self.write_to_handlers(&mut tables);
             self.write_to_clients(&mut tables, &mut effects);
+            self.write_to_store(&mut tables, &mut effects);
+            self.write_to_handlers(&mut tables);
         }
         while !tables.dirty_ports.is_empty() {
             self.write_to_clients(&mut tables, &mut effects);
+            self.write_to_store(&mut tables, &mut effects);
         }
     }
 
@@ -192,7 +208,32 @@ impl Runner {
         for effect in effects.drain(..) {
             self.carry_out_one(tables, effect);
         }
+        while let Some((conn, unwritten)) = tables.left.pop() {
+            self.dispatcher.handle(Instant::now(), Event::Backlogged(conn, unwritten), effects);
+            effects.drain(..).for_each(|effect| self.carry_out_one(tables, effect));
+        }
         self.incoming.give_back(std::mem::take(&mut tables.settled_bytes));
+    }
+
+    /// Hands over what is for the storage threads. What they have no room for comes back at once.
+    fn write_to_store(&mut self, tables: &mut Tables, effects: &mut Vec<Effect>) {
+        if tables.writes.is_empty() && tables.reads.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        if let Err(refused) = self.store.write(std::mem::take(&mut tables.writes)) {
+            let tickets = refused.into_iter().filter_map(|write| if let Write::Keep(ticket, _) = write { Some(ticket) } else { None });
+            tickets.for_each(|ticket| self.dispatcher.handle(now, Event::Stored(Told::Kept(ticket, Err(Trouble::Busy))), effects));
+        }
+        for read in tables.reads.drain(..) {
+            let told = match self.store.read(read) {
+                Ok(()) => continue,
+                Err(Read::Page { conn, .. }) => Told::Page(conn, Err(Trouble::Busy)),
+                Err(Read::Memo { digest }) => Told::Memo(digest, Err(Trouble::Busy)),
+            };
+            self.dispatcher.handle(now, Event::Stored(told), effects);
+        }
+        self.carry_out(tables, effects);
     }
 
     /// Writes what was collected for handlers.
@@ -203,7 +244,7 @@ impl Runner {
             given.fetch_add(packets.len(), Ordering::SeqCst);
             match outlet.send(packets) {
                 Sent::All | Sent::WaitsOn => {}
-                Sent::Waits => self.flusher.take(outlet),
+                Sent::Waits => self.flusher.take(outlet, None),
                 // It may hold no more than it may have under way; what is beyond that, it was given up for.
                 Sent::Overflowed => minder.replace("does not read its requests".into()),
                 Sent::Broken => minder.closed(),
@@ -219,8 +260,15 @@ impl Runner {
             tables.collected -= 1;
             let Some(attached) = tables.ports.get_mut(&conn) else { continue };
             tables.collected -= attached.packets.len();
-            if attached.flush(&self.flusher) == Sent::Overflowed {
-                self.dispatcher.handle(Instant::now(), Event::Overflowed(conn), effects);
+            let watched = attached.watched;
+            let (sent, unwritten) = attached.flush(conn, &self.flusher);
+            let events = [
+                (!unwritten.is_empty() || sent == Sent::Waits).then(|| Event::Backlogged(conn, unwritten)),
+                (watched && sent == Sent::All).then_some(Event::Emptied(conn)),
+                (sent == Sent::Overflowed).then_some(Event::Overflowed(conn)),
+            ];
+            for event in events.into_iter().flatten() {
+                self.dispatcher.handle(Instant::now(), event, effects);
             }
         }
         self.carry_out(tables, effects);
@@ -229,6 +277,13 @@ impl Runner {
     fn carry_out_one(&mut self, tables: &mut Tables, effect: Effect) {
         match effect {
             Effect::Send(conn, packet) => tables.touch(conn, |attached| attached.packets.push(packet)),
+            Effect::Hand(conn, packet, user, letter) => tables.touch(conn, |attached| {
+                attached.letters.push((attached.packets.len(), user, letter));
+                attached.packets.push(packet);
+            }),
+            Effect::Watch(conn) => tables.touch(conn, |attached| attached.watched = true),
+            Effect::Write(write) => tables.writes.push(write),
+            Effect::Read(read) => tables.reads.push(read),
             Effect::Settle(conn, bytes) => {
                 tables.settled_bytes += bytes;
                 tables.touch(conn, |attached| {
@@ -243,8 +298,12 @@ impl Runner {
                 }
             }
             Effect::Forget(conn) => {
-                if let Some(attached) = tables.ports.remove(&conn).filter(|attached| attached.dirty) {
+                if let Some(mut attached) = tables.ports.remove(&conn).filter(|attached| attached.dirty) {
                     tables.collected -= attached.packets.len();
+                    let unwritten = attached.unwritten(0, false);
+                    if !unwritten.is_empty() {
+                        tables.left.push((conn, unwritten));
+                    }
                 }
             }
             Effect::Ask(start, request, packet) => match tables.links.get(&start) {
@@ -271,12 +330,13 @@ impl Tables {
     /// Whether this was the last.
     fn take(&mut self, dispatcher: &mut Dispatcher, now: Instant, inbound: Inbound, effects: &mut Vec<Effect>) -> bool {
         match inbound {
+            // It has filled up again since.
+            Inbound::One(Event::Emptied(conn)) if self.is_waiting(conn) => {}
             Inbound::One(event) => dispatcher.handle(now, event, effects),
             Inbound::Many(events) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
             Inbound::Answers(events, _place) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
             Inbound::Attach(conn, port) => {
-                let attached = Attached { port, packets: Vec::new(), settled: (0, 0), closing: None, dirty: false };
-                self.ports.insert(conn, attached);
+                self.ports.insert(conn, Attached::new(port));
             }
             Inbound::AttachHandler(start, link, minder) => {
                 self.links.insert(start, Linked { link, minder, packets: Vec::new() });
@@ -284,6 +344,10 @@ impl Tables {
             Inbound::Quit => return true,
         }
         false
+    }
+
+    fn is_waiting(&self, conn: ConnId) -> bool {
+        self.ports.get(&conn).is_some_and(|attached| attached.port.outlet.is_waiting())
     }
 
     fn write_to_handler(&mut self, start: StartId, packet: Packet) {
@@ -313,17 +377,29 @@ impl Tables {
 }
 
 impl Attached {
-    /// Writes what was collected, then lets the connection's thread know what concerns it.
-    fn flush(&mut self, flusher: &Flusher) -> Sent {
+    fn new(port: Port) -> Attached {
+        Attached { port, packets: Vec::new(), letters: Vec::new(), watched: false, settled: (0, 0), closing: None, dirty: false }
+    }
+
+    /// Writes what was collected, then lets the connection's thread know what concerns it. What is for a mailbox, as it was not
+    /// written, is given back.
+    fn flush(&mut self, conn: ConnId, flusher: &Flusher) -> (Sent, Vec<Unwritten>) {
         self.dirty = false;
-        let mut sent = Sent::All;
-        if !self.packets.is_empty() {
-            sent = self.port.outlet.send(&self.packets);
+        let (mut sent, mut unwritten) = (Sent::All, Vec::new());
+        let watched = std::mem::take(&mut self.watched);
+        if watched || !self.packets.is_empty() {
+            let is_letter = |place| self.letters.binary_search_by_key(&place, |(letter, ..)| *letter).is_ok();
+            let sending = self.port.outlet.send_or_leave(&self.packets, is_letter);
+            sent = sending.sent;
+            if sent != Sent::All {
+                unwritten = self.unwritten(sending.whole, sending.begun);
+            }
+            self.letters.clear();
             self.packets.clear();
             self.packets.shrink_to(KEPT_PACKETS);
         }
         if sent == Sent::Waits {
-            flusher.take(&self.port.outlet);
+            flusher.take(&self.port.outlet, Some(conn));
         }
         let (messages, bytes) = std::mem::take(&mut self.settled);
         if messages > 0 {
@@ -340,7 +416,13 @@ impl Attached {
                 self.port.socket.shutdown(Shutdown::Read);
             }
         }
-        sent
+        (sent, unwritten)
+    }
+
+    /// The letters of which the first `whole` packets have none; `begun` says whether the next one waits to be written.
+    fn unwritten(&mut self, whole: usize, begun: bool) -> Vec<Unwritten> {
+        let letters = self.letters.drain(..).filter(|(place, ..)| *place >= whole);
+        letters.map(|(place, user, letter)| Unwritten { user, letter, begun: begun && place == whole }).collect()
     }
 }
 

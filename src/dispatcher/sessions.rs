@@ -1,7 +1,8 @@
 //! Who is connected: logins, logouts, and the ways in which a connection ends.
 
 use super::Dispatcher;
-use super::event::{About, Effect};
+use super::event::{About, Effect, Message};
+use super::feed::Feed;
 use super::users::LoginError;
 use crate::gate::CloseReason;
 use crate::name::{ConnId, Username};
@@ -10,6 +11,7 @@ use crate::protocol::report;
 use crate::store::Standing;
 use foldhash::HashMap;
 use log::{info, warn};
+use std::collections::VecDeque;
 
 /// The table of client connections.
 pub(super) type Sessions = HashMap<ConnId, Session>;
@@ -23,12 +25,25 @@ pub(super) struct Session {
     input_ended: bool,
     /// It was told to end; nothing more is sent to it.
     pub(super) closing: bool,
+    /// Not everything that it was sent has left for its socket.
+    pub(super) backlogged: bool,
+    /// How far it has been fed from the mailbox. Kept after its end for as long as something may still leave for the socket.
+    pub(super) feed: Option<Feed>,
+    /// It is looked up whether its last message came before.
+    pub(super) looks_up: bool,
+    /// Messages that came after that one.
+    pub(super) held: VecDeque<Message>,
 }
 
 impl Session {
     /// Whether nothing will come of it any longer.
     fn is_done(&self) -> bool {
         self.input_ended && self.under_way == 0
+    }
+
+    /// Whether it is sent what lies in the mailbox, if there is anything.
+    pub(super) fn can_be_fed(&self) -> bool {
+        self.user.is_some() && !self.input_ended && !self.backlogged
     }
 }
 
@@ -40,7 +55,17 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn logged_in(&mut self, conn: ConnId, user: Username, revision: u64, about: &About, effects: &mut Vec<Effect>) {
+    /// `fed` is whether the session acknowledges what comes, and what its user has had before.
+    pub(super) fn logged_in(
+        &mut self,
+        conn: ConnId,
+        user: Username,
+        revision: u64,
+        fed: (bool, Option<u64>),
+        about: &About,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (ack, after) = fed;
         let Some(session) = self.open_session(conn) else { return };
         let before = session.user.clone();
         if self.draining {
@@ -49,17 +74,22 @@ impl Dispatcher {
         if self.users.is_news(&user, revision) {
             self.revised(&user, revision, conn, effects);
         }
-        match self.users.add(&user, revision, conn, self.settings.sessions_per_user) {
+        match self.users.add(&user, revision, conn, ack, self.settings.sessions_per_user) {
             Ok(()) => {
+                self.end_feed(conn, effects);
                 if let Some(before) = before.filter(|before| *before != user) {
                     self.users.remove(&before, conn);
                 }
                 info!("{conn}: {user} logged in");
                 if let Some(session) = self.sessions.get_mut(&conn) {
-                    session.user = Some(user);
+                    session.user = Some(user.clone());
+                    if let Some(in_table) = self.users.session(&user, conn) {
+                        in_table.backlogged = session.backlogged;
+                    }
                 }
                 effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"null")));
                 effects.push(Effect::Verdict(conn, true));
+                self.begin_feed(conn, &user, ack, after, effects);
             }
             Err(LoginError::Revoked) => {
                 self.login_failed(conn, about, Reason::Authentication, "user name or password is wrong", effects);
@@ -84,6 +114,7 @@ impl Dispatcher {
         let user = session.user.take();
         match user {
             Some(user) => {
+                self.end_feed(conn, effects);
                 self.users.remove(&user, conn);
                 effects.push(Effect::Send(conn, report::good(about.kind.as_str(), about.id.as_ref(), b"{}")));
                 effects.push(Effect::Verdict(conn, true));
@@ -111,8 +142,10 @@ impl Dispatcher {
     fn revised(&mut self, user: &Username, revision: u64, conn: ConnId, effects: &mut Vec<Effect>) {
         for session in self.users.apply(user.clone(), Standing::Active { revision }) {
             if session == conn {
+                let ack = self.sessions.get(&conn).and_then(|session| session.feed.as_ref()).is_some_and(|feed| feed.ack);
                 // Alone, he is within any bound, and the revision is the one just applied.
-                let _ = self.users.add(user, revision, conn, usize::MAX);
+                let _ = self.users.add(user, revision, conn, ack, usize::MAX);
+                self.catch_up(conn, effects);
             } else {
                 self.close(session, CloseReason::Revoked, effects);
             }
@@ -170,6 +203,8 @@ impl Dispatcher {
     }
 
     pub(super) fn disconnected(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        self.give_up_held(conn, effects);
+        self.end_feed(conn, effects);
         if let Some(Session { user: Some(user), .. }) = self.sessions.remove(&conn) {
             self.users.remove(&user, conn);
         }
@@ -191,7 +226,12 @@ impl Dispatcher {
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason, effects: &mut Vec<Effect>) {
         let Some(session) = self.open_session(conn) else { return };
         session.closing = true;
-        if let Some(user) = session.user.take() {
+        let user = session.user.take();
+        // Without acknowledgements, what still leaves for its socket is taken out of the mailbox then.
+        if session.feed.as_ref().is_some_and(|feed| feed.ack) {
+            self.end_feed(conn, effects);
+        }
+        if let Some(user) = user {
             self.users.remove(&user, conn);
         }
         effects.push(Effect::Close(conn, reason));
@@ -209,6 +249,14 @@ impl Dispatcher {
         let removed = self.users.missing_in(&standings);
         self.accounts_changed(standings, effects);
         self.accounts_changed(removed.into_iter().map(|name| (name, Standing::Removed)).collect(), effects);
+    }
+
+    /// No new messages are taken. Those who count on the server's word are told why.
+    pub(super) fn drain(&mut self, effects: &mut Vec<Effect>) {
+        self.draining = true;
+        let told = |session: &Session| !session.closing && session.feed.as_ref().is_some_and(|feed| feed.ack);
+        let conns = self.sessions.iter().filter(|(_, session)| told(session)).map(|(conn, _)| *conn);
+        effects.extend(conns.map(|conn| Effect::Send(conn, report::draining())));
     }
 
     pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) {

@@ -24,11 +24,14 @@ pub(super) struct Users {
 /// One account.
 #[derive(Debug)]
 pub(super) struct Account {
+    pub(super) name: Username,
     /// The newest that was ever active: it only grows, and logins that were proved before it came are void. An
     /// account that was disabled has a higher one when it is active again.
     revision: u64,
     disabled: bool,
     pub(super) sessions: Vec<UserSession>,
+    /// Letters on their way into the mailbox.
+    pub(super) keeping: usize,
     /// The last round in which this account was named.
     round: u64,
     /// The last answer for which it was counted.
@@ -41,6 +44,29 @@ pub(super) struct UserSession {
     pub(super) conn: ConnId,
     /// Its input has ended: only what its own messages cause is delivered to it.
     pub(super) ending: bool,
+    /// It acknowledges what comes to it through the mailbox.
+    pub(super) ack: bool,
+    /// Without acknowledgements: it has had all that was in the mailbox, and its socket takes what comes.
+    pub(super) live: bool,
+    /// Not everything that it was sent has left for its socket.
+    pub(super) backlogged: bool,
+}
+
+impl UserSession {
+    fn new(conn: ConnId, ack: bool) -> UserSession {
+        UserSession { conn, ending: false, ack, live: false, backlogged: false }
+    }
+
+    /// Whether it is given a delivery at once. Otherwise the delivery goes to the mailbox, and comes to it from there. `queue`
+    /// is what its type, or the answer, says of users who are away.
+    pub(super) fn is_given_at_once(&self, queue: bool) -> bool {
+        match (self.ack, queue) {
+            (true, true) => false,
+            (true, false) => !self.backlogged,
+            (false, true) => self.live,
+            (false, false) => true,
+        }
+    }
 }
 
 /// Who a name in a list of recipients stands for.
@@ -67,7 +93,7 @@ impl Users {
     /// Applies what is known of an account now, unless more is known already: what is read from the database at the
     /// same time by several threads may come in another order. Returns the sessions that must end.
     pub(super) fn apply(&mut self, name: Username, standing: Standing) -> Vec<ConnId> {
-        let fresh = || Account { revision: 0, disabled: false, sessions: Vec::new(), round: 0, answer: 0 };
+        let fresh = || Account { name: name.clone(), revision: 0, disabled: false, sessions: Vec::new(), keeping: 0, round: 0, answer: 0 };
         let account = match standing {
             Standing::Active { revision } => {
                 self.newest = self.newest.max(revision);
@@ -141,18 +167,19 @@ impl Users {
     }
 
     /// A session more for a user whose password was proved at `revision`; one that he has already is not counted twice.
-    pub(super) fn add(&mut self, name: &Username, revision: u64, conn: ConnId, sessions_max: usize) -> Result<(), LoginError> {
+    pub(super) fn add(&mut self, name: &Username, revision: u64, conn: ConnId, ack: bool, sessions_max: usize) -> Result<(), LoginError> {
         let account = self.accounts.get_mut(name).ok_or(LoginError::Revoked)?;
         if account.disabled || revision != account.revision {
             return Err(LoginError::Revoked);
         }
-        if account.sessions.iter().any(|session| session.conn == conn) {
+        if let Some(session) = account.sessions.iter_mut().find(|session| session.conn == conn) {
+            *session = UserSession { backlogged: session.backlogged, ..UserSession::new(conn, ack) };
             return Ok(());
         }
         if account.sessions.len() >= sessions_max {
             return Err(LoginError::TooMany);
         }
-        account.sessions.push(UserSession { conn, ending: false });
+        account.sessions.push(UserSession::new(conn, ack));
         if account.sessions.len() == 1 {
             self.comes(name);
         }
@@ -174,6 +201,16 @@ impl Users {
         for session in account.into_iter().flat_map(|account| &mut account.sessions) {
             session.ending |= session.conn == conn;
         }
+    }
+
+    /// The account of that name.
+    pub(super) fn account(&mut self, name: &Username) -> Option<&mut Account> {
+        self.accounts.get_mut(name)
+    }
+
+    /// A session of a user.
+    pub(super) fn session(&mut self, name: &Username, conn: ConnId) -> Option<&mut UserSession> {
+        self.account(name)?.sessions.iter_mut().find(|session| session.conn == conn)
     }
 
     /// The sessions of a user; `None` if there is no such account.
@@ -216,6 +253,11 @@ impl Users {
 
 #[cfg(test)]
 impl Users {
+    /// Letters on their way into mailboxes.
+    pub(super) fn keeping(&self) -> usize {
+        self.accounts.values().map(|account| account.keeping).sum()
+    }
+
     /// How many sessions and users with sessions are in the tables.
     pub(super) fn left(&self) -> usize {
         self.accounts.values().map(|account| account.sessions.len()).sum::<usize>() + self.online.len()
@@ -244,16 +286,16 @@ mod tests {
     fn a_proof_from_before_a_revocation_is_void() {
         let mut users = with("alice", 1);
         users.apply(name("alice"), Standing::Active { revision: 5 });
-        assert_eq!(users.add(&name("alice"), 1, ConnId(1), 9), Err(LoginError::Revoked));
-        assert_eq!(users.add(&name("alice"), 5, ConnId(1), 9), Ok(()));
+        assert_eq!(users.add(&name("alice"), 1, ConnId(1), false, 9), Err(LoginError::Revoked));
+        assert_eq!(users.add(&name("alice"), 5, ConnId(1), false, 9), Ok(()));
         users.apply(name("alice"), Standing::Disabled);
-        assert_eq!(users.add(&name("alice"), 5, ConnId(1), 9), Err(LoginError::Revoked));
+        assert_eq!(users.add(&name("alice"), 5, ConnId(1), false, 9), Err(LoginError::Revoked));
     }
 
     #[test]
     fn a_change_ends_the_sessions_once() {
         let mut users = with("alice", 1);
-        assert_eq!(users.add(&name("alice"), 1, ConnId(1), 9), Ok(()));
+        assert_eq!(users.add(&name("alice"), 1, ConnId(1), false, 9), Ok(()));
         assert_eq!(users.apply(name("alice"), Standing::Active { revision: 1 }), []);
         assert_eq!(users.apply(name("alice"), Standing::Removed), [ConnId(1)]);
         assert_eq!(users.online().count(), 0);

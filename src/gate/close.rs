@@ -17,6 +17,8 @@ pub enum CloseReason {
     Revoked,
     /// The server is stopping.
     Stopping,
+    /// It did not acknowledge what it was sent.
+    Unacknowledged,
     /// A frame was not complete in time.
     FrameTimeout,
     /// The connection broke.
@@ -39,6 +41,7 @@ impl fmt::Display for CloseReason {
             CloseReason::TooSlow => "it read too slowly (limits.outgoingBytes, limits.outgoingFrames)",
             CloseReason::Revoked => "its user was removed, disabled or given another password",
             CloseReason::Stopping => "the server is stopping",
+            CloseReason::Unacknowledged => "it acknowledged nothing in time (limits.ackSeconds)",
             CloseReason::FrameTimeout => "a frame was not complete in time (limits.frameSeconds)",
             CloseReason::Broken => "the connection broke",
         })

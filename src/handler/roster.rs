@@ -114,7 +114,14 @@ impl Failed {
 
 /// What the dispatcher must know of a type.
 pub fn route_config(kind: &TypeName, handler: &Handler) -> RouteConfig {
-    RouteConfig { kind: kind.clone(), instances: handler.instances, queue: handler.queue, queue_wait: handler.queue_wait }
+    RouteConfig {
+        kind: kind.clone(),
+        instances: handler.instances,
+        queue: handler.queue,
+        queue_wait: handler.queue_wait,
+        offline: handler.offline,
+        idempotent: handler.idempotent,
+    }
 }
 
 /// Waits for a turn.

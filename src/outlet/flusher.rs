@@ -3,6 +3,7 @@
 //! Spawned by `server.rs`; owns the registry of outlets in which something waits; waits with mio until one of them
 //! can be written, or a new one is handed to it; ends when the last [`Flusher`] is dropped.
 
+use crate::name::ConnId;
 use crate::outlet::{Outlet, Sent};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use log::error;
@@ -21,9 +22,12 @@ const EVENTS: usize = 256;
 #[derive(Debug)]
 pub struct Flusher {
     // The sender must go first: the thread ends when it wakes up and finds the channel without one.
-    sender: Sender<Arc<Outlet>>,
+    sender: Sender<Slow>,
     waker: WakeOnDrop,
 }
+
+/// An outlet in which something waits, and whose it is, if somebody wants to know when it is empty.
+type Slow = (Arc<Outlet>, Option<ConnId>);
 
 #[derive(Debug)]
 struct WakeOnDrop(Arc<Waker>);
@@ -35,8 +39,9 @@ impl Drop for WakeOnDrop {
 }
 
 impl Flusher {
-    /// Starts the thread. At most `outlets_max` outlets can be on their way to it at once: one a connection.
-    pub fn start(outlets_max: usize) -> io::Result<(Flusher, JoinHandle<()>)> {
+    /// Starts the thread. At most `outlets_max` outlets can be on their way to it at once: one a connection. `empty` is told
+    /// whose outlet is empty again; it may wait, which makes slow connections slower.
+    pub fn start(outlets_max: usize, empty: impl Fn(ConnId) + Send + 'static) -> io::Result<(Flusher, JoinHandle<()>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, receiver) = crossbeam_channel::bounded(outlets_max);
@@ -44,15 +49,15 @@ impl Flusher {
         let kept = Arc::clone(&waker);
         let body = move || {
             let _kept = kept;
-            run(poll, &receiver);
+            run(poll, &receiver, &empty);
         };
         let thread = crate::thread::spawn("flusher", 128 << 10, body)?;
         Ok((Flusher { sender, waker: WakeOnDrop(waker) }, thread))
     }
 
-    /// Has an outlet seen to that said [`Sent::Waits`].
-    pub fn take(&self, outlet: &Arc<Outlet>) {
-        if self.sender.try_send(Arc::clone(outlet)).is_err() {
+    /// Has an outlet seen to that said [`Sent::Waits`]. Once it is empty, it is said whose it is.
+    pub fn take(&self, outlet: &Arc<Outlet>, whose: Option<ConnId>) {
+        if self.sender.try_send((Arc::clone(outlet), whose)).is_err() {
             // An outlet says so once until it is empty again, so there is room for all; were there none, the
             // connection would be stuck, and it is better to end it.
             outlet.abort();
@@ -61,9 +66,9 @@ impl Flusher {
     }
 }
 
-fn run(mut poll: Poll, receiver: &Receiver<Arc<Outlet>>) {
+fn run(mut poll: Poll, receiver: &Receiver<Slow>, empty: &dyn Fn(ConnId)) {
     let mut events = Events::with_capacity(EVENTS);
-    let mut outlets: HashMap<Token, Arc<Outlet>> = HashMap::new();
+    let mut outlets: HashMap<Token, Slow> = HashMap::new();
     let mut next = 0;
     loop {
         if let Err(error) = poll.poll(&mut events, None) {
@@ -77,7 +82,12 @@ fn run(mut poll: Poll, receiver: &Receiver<Arc<Outlet>>) {
         for event in &events {
             if event.token() == WAKER {
                 woken = true;
-            } else if outlets.get(&event.token()).is_some_and(|outlet| flush(&poll, outlet)) {
+            } else if let Some((outlet, whose)) = outlets.get(&event.token())
+                && let Some(sent) = flush(&poll, outlet)
+            {
+                if let Some(whose) = whose.filter(|_| sent == Sent::All) {
+                    empty(whose);
+                }
                 outlets.remove(&event.token());
             }
         }
@@ -85,14 +95,14 @@ fn run(mut poll: Poll, receiver: &Receiver<Arc<Outlet>>) {
             continue;
         }
         // Some may have been ended by others, without an event: those that closed their own descriptor.
-        outlets.retain(|_, outlet| !outlet.is_shut());
+        outlets.retain(|_, (outlet, _)| !outlet.is_shut());
         loop {
             match receiver.try_recv() {
-                Ok(outlet) => {
+                Ok(slow) => {
                     next += 1;
                     let token = Token(next);
-                    if register(&poll, token, &outlet) {
-                        outlets.insert(token, outlet);
+                    if register(&poll, token, &slow.0) {
+                        outlets.insert(token, slow);
                     }
                 }
                 Err(TryRecvError::Empty) => break,
@@ -117,12 +127,13 @@ fn register(poll: &Poll, token: Token, outlet: &Outlet) -> bool {
     }
 }
 
-/// Whether the outlet needs no more care.
-fn flush(poll: &Poll, outlet: &Outlet) -> bool {
-    if matches!(outlet.flush(), Sent::Waits | Sent::WaitsOn) {
-        return false;
+/// What became of the outlet, if it needs no more care.
+fn flush(poll: &Poll, outlet: &Outlet) -> Option<Sent> {
+    let sent = outlet.flush();
+    if matches!(sent, Sent::Waits | Sent::WaitsOn) {
+        return None;
     }
     // It fails when the descriptor is closed, which takes it out as well.
     let _ = outlet.with_fd(|fd| poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd())));
-    true
+    Some(sent)
 }

@@ -67,6 +67,17 @@ pub enum Sent {
     Broken,
 }
 
+/// How far a batch of packets got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// What became of it.
+    pub sent: Sent,
+    /// So many of them are written, from the first to the last byte.
+    pub whole: usize,
+    /// The next is the first that waits.
+    pub begun: bool,
+}
+
 /// The writing end of a connection.
 #[derive(Debug)]
 pub struct Outlet {
@@ -100,33 +111,49 @@ impl Outlet {
 
     /// Writes these packets in their order, as far as the other side takes them, and keeps the rest.
     pub fn send(&self, packets: &[Packet]) -> Sent {
+        self.send_or_leave(packets, |_| false).sent
+    }
+
+    /// The same, but of the rest, those that are to be left (by their place) do not wait here, as somebody else has them. The
+    /// first of the rest always waits, if nothing else does: so there is something after which the outlet is empty again.
+    pub fn send_or_leave(&self, packets: &[Packet], is_left: impl Fn(usize) -> bool) -> Sending {
         let mut state = self.lock();
         if state.shut || state.finishing {
-            return Sent::Broken;
+            return Sending { sent: Sent::Broken, whole: 0, begun: false };
         }
+        let was_empty = state.waiting.is_empty();
         let (mut whole, mut written) = (0, 0);
         if state.waiting.is_empty() {
             match self.write(packets, 0) {
                 Ok(done) => (whole, written) = done,
-                Err(_) => return self.shut_down(&mut state, Sent::Broken),
+                Err(_) => return Sending { sent: self.shut_down(&mut state, Sent::Broken), whole: 0, begun: false },
             }
             state.offset = written;
         }
-        if whole == packets.len() {
-            return Sent::All;
+        if whole == packets.len() && was_empty {
+            return Sending { sent: Sent::All, whole, begun: false };
         }
-        for packet in &packets[whole..] {
+        for (place, packet) in packets.iter().enumerate().skip(whole) {
             // Of the first, a part may be written already.
             let bytes = packet.wire_bytes() - std::mem::take(&mut written);
             let first = state.waiting.is_empty();
+            if !first && is_left(place) {
+                continue;
+            }
             let fits = state.bytes + bytes <= self.bounds.bytes && state.waiting.len() < self.bounds.frames;
             if !(first || fits) || !self.total.take(bytes) {
-                return self.shut_down(&mut state, Sent::Overflowed);
+                return Sending { sent: self.shut_down(&mut state, Sent::Overflowed), whole, begun: false };
             }
             state.bytes += bytes;
             state.waiting.push_back(packet.clone());
         }
-        if std::mem::replace(&mut state.with_flusher, true) { Sent::WaitsOn } else { Sent::Waits }
+        let with_flusher = std::mem::replace(&mut state.with_flusher, true);
+        Sending { sent: if with_flusher { Sent::WaitsOn } else { Sent::Waits }, whole, begun: was_empty }
+    }
+
+    /// Whether something waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
     }
 
     /// Writes what waits, as far as the other side takes it. For the flusher.

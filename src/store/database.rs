@@ -120,6 +120,22 @@ impl Database {
         Ok(database)
     }
 
+    /// Writes all of SQLite's log into the database and empties it.
+    ///
+    /// After a sync that failed, the log may hold what is in the memory of the system alone, and no later sync writes that. It
+    /// would be read as if it were on the disk, and after a loss of power everything behind it in the log would be gone. Written
+    /// anew, it is synced anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`]: another process is reading.
+    pub(super) fn empty_log(&self) -> Result<(), StoreError> {
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        match emptied.map_err(|e| self.fail(e))? {
+            0 => Ok(()),
+            _ => Err(StoreError::Busy),
+        }
+    }
+
     fn open_prepared(path: PathBuf, migrations: &[&str]) -> Result<Self, StoreError> {
         let database = Self::connect(path)?;
         let version = database.version(migrations)?;

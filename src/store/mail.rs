@@ -202,8 +202,6 @@ pub enum Read {
     },
     /// The report on a message that may have come before; answered with [`Told::Memo`].
     Memo {
-        /// For this connection.
-        conn: ConnId,
         /// Which message.
         digest: Digest,
     },
@@ -225,7 +223,7 @@ pub enum Told {
     /// The answer to [`Read::Page`]. It may show a letter before [`Told::Kept`] comes for it.
     Page(ConnId, Result<Page, Trouble>),
     /// The answer to [`Read::Memo`]: the text of the report's frame, if the message came before.
-    Memo(ConnId, Result<Option<Slice>, Trouble>),
+    Memo(Digest, Result<Option<Slice>, Trouble>),
 }
 
 /// Some of what lies in a mailbox, in order.

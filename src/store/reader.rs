@@ -91,13 +91,13 @@ impl Reader {
                 let page = self.ask(|database| Mailboxes(database.rows()).page(&asked));
                 (self.tell)(vec![Told::Page(conn, page.map_err(|error| trouble(&error)))]);
             }
-            Question::Read(Read::Memo { conn, digest }) => {
+            Question::Read(Read::Memo { digest }) => {
                 let wall = calendar::now();
                 self.calendar.look(Instant::now(), wall);
                 // By a clock that has just jumped nothing is too old.
                 let since = if self.calendar.jumped() { i64::MIN } else { calendar::limit(wall, self.settings.memo_age) };
                 let memo = self.ask(|database| Memos::new(&database.connection, &database.path).find(&digest, since));
-                (self.tell)(vec![Told::Memo(conn, memo.map_err(|error| trouble(&error)))]);
+                (self.tell)(vec![Told::Memo(digest, memo.map_err(|error| trouble(&error)))]);
             }
         }
     }

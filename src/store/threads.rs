@@ -85,6 +85,11 @@ impl Store {
         tell: impl Fn(Vec<Told>) + Send + Sync + 'static,
     ) -> io::Result<(Self, Threads)> {
         let failed = |error: StoreError| io::Error::other(error.with_causes());
+        match database.empty_log() {
+            // Whoever reads it now will be gone by the time that the log is emptied as a matter of course.
+            Ok(()) | Err(StoreError::Busy) => {}
+            Err(error) => return Err(failed(error)),
+        }
         let run = database.begin_run().map_err(failed)?;
         let timeout = database.connection.busy_timeout(LOCK_WITHIN);
         timeout.map_err(io::Error::other)?;

@@ -263,6 +263,7 @@ fn reopen(path: &Path) -> Result<Database, StoreError> {
     let mut database = Database::reopen(path)?;
     let timeout = database.connection.busy_timeout(LOCK_WITHIN);
     timeout.map_err(|error| StoreError::of(path, error))?;
+    database.empty_log()?;
     database.prove_writable()?;
     database.check()?;
     Ok(database)

@@ -17,6 +17,7 @@ mod handler_run;
 mod handler_transports;
 mod informer;
 mod instances;
+mod mailboxes;
 mod malformed;
 mod matrix;
 mod operator;

@@ -452,6 +452,11 @@ pub fn login(user: &str, password: &str) -> String {
     )
 }
 
+/// The same, with these `options`; the password is everybody's.
+pub fn login_with(user: &str, options: &str) -> String {
+    login(user, "password").replacen(r#""scope""#, &format!(r#""options":{options},"scope""#), 1)
+}
+
 /// The `typeMap` entry of a sample handler.
 pub fn sample(name: &str) -> String {
     let handlers = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers");

@@ -5,9 +5,10 @@
 //! counts the instructions that one takes.
 
 use bester::config::Framing;
-use bester::dispatcher::{Dispatcher, Effect, Event, Form, Message, RouteConfig, Settings};
+use bester::dispatcher::{Dispatcher, Effect, Event, Form, Message, RouteConfig, Settings, Window, Windows};
 use bester::frame::Decoder;
 use bester::name::{ConnId, HandlerId, RouteId, ServerName, StartId, TypeName, Username};
+use bester::protocol::handler::Offline;
 use bester::protocol::{client, handler};
 use bester::store::Standing;
 use std::time::{Duration, Instant};
@@ -65,8 +66,15 @@ fn frames(body: &str) -> Vec<u8> {
 
 impl Path {
     fn new() -> Path {
-        let route =
-            RouteConfig { kind: TypeName::new("echo").expect("a type"), instances: 1, queue: 1024, queue_wait: Duration::from_secs(60) };
+        let route = RouteConfig {
+            kind: TypeName::new("echo").expect("a type"),
+            instances: 1,
+            queue: 1024,
+            queue_wait: Duration::from_secs(60),
+            offline: Offline::Drop,
+            idempotent: false,
+        };
+        let window = Window { letters: 64, bytes: 1 << 20 };
         let form =
             Form { envelope: false, per_message: false, framing: Framing::Length, in_flight: 1024, timeout: Duration::from_secs(60) };
         let settings = Settings {
@@ -74,6 +82,8 @@ impl Path {
             start: 0x5f,
             routes: vec![route],
             sessions_per_user: 10,
+            windows: Windows { unacknowledged: window, unflushed: window },
+            acknowledge_within: Duration::from_secs(60),
             admin_info: "{}".to_owned(),
             listeners: Vec::new(),
         };
@@ -93,7 +103,7 @@ impl Path {
             path.dispatch(Event::AccountsChanged(vec![(user.clone(), Standing::Active { revision: 1 })]));
             path.dispatch(Event::Connected(conn));
             let about = bester::dispatcher::About { kind: "dummy".into(), id: None };
-            path.dispatch(Event::LoggedIn { conn, user: user.clone(), revision: 1, about });
+            path.dispatch(Event::LoggedIn { conn, user: user.clone(), revision: 1, ack: false, after: None, about });
             let data = format!("\"{user} {}\"", "x".repeat(DATA_BYTES - user.as_str().len() - 3));
             let message = format!(r#"{{"header":{{}},"payload":{{"type":"echo","data":{data},"id":"1"}}}}"#);
             let answer =
@@ -120,7 +130,7 @@ impl Path {
             let message = client::parse(&frame, false, DEPTH_MAX).expect("a message");
             let client::Payload { kind, data, id } = message.payload.expect("a payload");
             let bytes = frame.bytes().len();
-            events.push(Event::Message(*conn, Message { kind, data, id, bytes }));
+            events.push(Event::Message(*conn, Message { kind, data, id, bytes, digest: None }));
         }
         events.into_iter().for_each(|event| dispatcher.handle(self.now, event, &mut self.effects));
         let mut asked = 0;

@@ -2,29 +2,36 @@
 
 use super::*;
 use crate::dispatcher::inlet::{self, Inlet};
-use crate::dispatcher::{About, Inquiry, Settings};
+use crate::dispatcher::{About, Inquiry, Settings, Window, Windows};
 use crate::frame::Decoder;
 use crate::name::{ServerName, Username};
 use crate::outlet::{Bounds, Total};
-use crate::store::Standing;
+use crate::store::{self, Database, Standing, Threads};
 use crate::transport::Sink;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use tempfile::TempDir;
 
-/// A runner with nothing in its tables, and the way to it.
-fn runner() -> (Runner, Inlet) {
+/// A runner with nothing in its tables, the way to it, and the store that it has to have.
+fn runner() -> (Runner, Inlet, (Threads, TempDir)) {
     let settings = Settings {
         server: ServerName::new("a.example").expect("a name"),
         start: 1,
         routes: Vec::new(),
         sessions_per_user: usize::MAX,
+        windows: Windows { unacknowledged: Window { letters: 4, bytes: 1000 }, unflushed: Window { letters: 4, bytes: 1000 } },
+        acknowledge_within: Duration::from_secs(60),
         admin_info: "{}".into(),
         listeners: Vec::new(),
     };
     let (inlet, inbox) = inlet::channel(1024);
-    let (flusher, _thread) = Flusher::start(1024).expect("a thread");
+    let (flusher, _thread) = Flusher::start(1024, |_| {}).expect("a thread");
     let (drained, _) = crossbeam_channel::bounded(1);
     let incoming = Incoming::new(usize::MAX);
-    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, drained }, inlet)
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = Database::open(&directory.path().join("state").join("bester.db")).expect("a database");
+    let (store, threads) = Store::start(database, store::Settings::default(), |_| {}).expect("threads");
+    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, store, drained }, inlet, (threads, directory))
 }
 
 /// So many connections of one user: what makes them known, and their other ends, which have the numbers of their places.
@@ -37,7 +44,7 @@ fn connections(count: u64) -> (Vec<Inbound>, Vec<Socket>) {
         let socket = Arc::new(Socket::Unix(ours));
         let bounds = Bounds { bytes: 1 << 20, frames: 1000 };
         let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Total::new(1 << 30)));
-        let login = Event::LoggedIn { conn, user: user.clone(), revision: 1, about: about("dummy") };
+        let login = Event::LoggedIn { conn, user: user.clone(), revision: 1, ack: false, after: None, about: about("dummy") };
         inbound.push(Inbound::Attach(conn, Port { outlet, gate: Arc::new(Gate::new(64)), socket }));
         inbound.push(Inbound::Many(vec![Event::Connected(conn), login]));
         clients.push(Socket::Unix(theirs));
@@ -63,7 +70,7 @@ fn frames(client: &Socket) -> usize {
 #[test]
 fn what_comes_while_many_are_written_to_is_taken_in_between() {
     const COUNT: usize = 3 * PORTS_MAX;
-    let (mut runner, inlet) = runner();
+    let (mut runner, inlet, _store) = runner();
     let (mut tables, mut effects) = (Tables::default(), Vec::new());
     let (known, clients) = connections(COUNT as u64);
     for inbound in known {
@@ -89,7 +96,7 @@ fn what_comes_while_many_are_written_to_is_taken_in_between() {
 #[test]
 fn all_that_was_collected_is_written_before_the_end() {
     const COUNT: usize = 3 * PORTS_MAX;
-    let (runner, inlet) = runner();
+    let (runner, inlet, _store) = runner();
     let (known, clients) = connections(COUNT as u64);
     let pings = Inbound::Many((0..COUNT as u64).map(ping).collect());
     known.into_iter().chain([pings, Inbound::Quit]).for_each(|inbound| inlet.send(inbound).expect("it runs"));

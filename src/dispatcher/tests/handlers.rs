@@ -186,7 +186,7 @@ fn a_handler_that_is_not_up_is_not_asked() {
     world.alice().sends("each", "1");
     assert_eq!(world.handler("each").asked(), [""; 0]);
     world.alice().tells(|conn| Event::Asked(conn, super::super::Inquiry::Handlers, about("h")));
-    let up = r#"{"chat":{"up":true},"each":{"up":false},"hall":{"up":true},"many":{"up":true},"room":{"up":true},"team":{"up":true}}"#;
+    let up = r#"{"chat":{"up":true},"each":{"up":false},"hall":{"up":true},"many":{"up":true},"post":{"up":true},"room":{"up":true},"safe":{"up":true},"team":{"up":true}}"#;
     world.alice().gets(&[&format!("good {up} #h")]);
 }
 

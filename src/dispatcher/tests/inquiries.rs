@@ -43,7 +43,7 @@ fn handlers_are_listed_with_their_state() {
     let mut world = World::new();
     world.handler("many").dies("was ended");
     ask(&mut world.alice(), Inquiry::Handlers);
-    let up = r#"{"chat":{"up":true},"each":{"up":true},"hall":{"up":true},"many":{"up":false},"room":{"up":true},"team":{"up":true}}"#;
+    let up = r#"{"chat":{"up":true},"each":{"up":true},"hall":{"up":true},"many":{"up":false},"post":{"up":true},"room":{"up":true},"safe":{"up":true},"team":{"up":true}}"#;
     world.alice().gets(&[&format!("good {up} #q")]);
 }
 

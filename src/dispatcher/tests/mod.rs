@@ -7,9 +7,11 @@
 
 mod answers;
 mod delivering;
+mod disk;
 mod handlers;
 mod inquiries;
 mod ledger;
+mod mailboxes;
 mod people;
 mod property;
 mod pushes;
@@ -17,30 +19,44 @@ mod replacing;
 mod sessions;
 mod words;
 
-use super::{Asker, Dispatcher, Effect, Event, Form, RouteConfig, Settings};
+use super::{Asker, Dispatcher, Effect, Event, Form, RouteConfig, Settings, Unwritten, Window, Windows};
 use crate::config::Framing;
 use crate::frame::Packet;
 use crate::gate::CloseReason;
 use crate::name::{ConnId, HandlerId, RequestId, RouteId, ServerName, StartId, TypeName};
+use crate::protocol::handler::Offline;
 use crate::store::Standing;
+use disk::Disk;
 use people::{Handler, Person};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use words::*;
 
 /// The types, by their [`RouteId`]: plain with one request at a time, plain with three, two that get envelopes, one with
-/// a connection for each request, and one with two instances that have one request at a time.
-const KINDS: [&str; 6] = ["chat", "many", "room", "hall", "each", "team"];
+/// a connection for each request, one with two instances that have one request at a time, one that keeps what it sends for those
+/// who are away, and one that may be asked again.
+const KINDS: [&str; 8] = ["chat", "many", "room", "hall", "each", "team", "post", "safe"];
 const CHAT: usize = 0;
 const EACH: usize = 4;
 /// The instances of their handlers: the type's place, which instance, and the name.
-const ENDS: [(usize, usize, &str); 7] =
-    [(0, 0, "chat"), (1, 0, "many"), (2, 0, "room"), (3, 0, "hall"), (4, 0, "each"), (5, 0, "team/0"), (5, 1, "team/1")];
+const ENDS: [(usize, usize, &str); 9] = [
+    (0, 0, "chat"),
+    (1, 0, "many"),
+    (2, 0, "room"),
+    (3, 0, "hall"),
+    (4, 0, "each"),
+    (5, 0, "team/0"),
+    (5, 1, "team/1"),
+    (6, 0, "post"),
+    (7, 0, "safe"),
+];
 const TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 3;
 const SESSIONS_PER_USER: usize = 3;
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 
 struct World {
     dispatcher: Dispatcher,
@@ -50,6 +66,7 @@ struct World {
     /// For each start there was, its place in `handlers`.
     starts: Vec<usize>,
     drained: usize,
+    disk: Disk,
     /// What events led to, since this was last taken.
     effects: Vec<Effect>,
 }
@@ -62,6 +79,14 @@ struct Connection {
     verdicts: Vec<bool>,
     closed: Option<CloseReason>,
     forgotten: bool,
+    /// Its socket takes nothing.
+    stuck: bool,
+    /// What it was handed and did not take, since the dispatcher was told.
+    unwritten: Vec<Unwritten>,
+    /// It was sent something that waits for its socket.
+    waits: bool,
+    /// The dispatcher is to be told that it waits, or that nothing waits.
+    news: bool,
 }
 
 /// What has come to an instance of a handler and has no answer yet.
@@ -81,7 +106,9 @@ struct HandlerEnd {
 
 fn route(kind: &str) -> RouteConfig {
     let instances = ENDS.iter().filter(|(place, ..)| KINDS[*place] == kind).count();
-    RouteConfig { kind: TypeName::new(kind).expect("a type"), instances, queue: QUEUE, queue_wait: QUEUE_WAIT }
+    let offline = if kind == "post" { Offline::Queue } else { Offline::Drop };
+    let kind = TypeName::new(kind).expect("a type");
+    RouteConfig { idempotent: kind.as_str() == "safe", kind, instances, queue: QUEUE, queue_wait: QUEUE_WAIT, offline }
 }
 
 fn form(kind: &str) -> Form {
@@ -100,6 +127,8 @@ fn settings() -> Settings {
         start: 0x5f,
         routes: KINDS.iter().map(|kind| route(kind)).collect(),
         sessions_per_user: SESSIONS_PER_USER,
+        windows: Windows { unacknowledged: Window { letters: 4, bytes: 1000 }, unflushed: Window { letters: 3, bytes: 1000 } },
+        acknowledge_within: ACKNOWLEDGE_WITHIN,
         admin_info: r#"{"email":"admin@a.example"}"#.into(),
         listeners: vec!["tcp4://127.0.0.1:2223".into()],
     }
@@ -115,6 +144,7 @@ impl World {
             handlers: ENDS.iter().map(|_| HandlerEnd::default()).collect(),
             starts: Vec::new(),
             drained: 0,
+            disk: Disk::default(),
             effects: Vec::new(),
         };
         for name in ["alice", "bob", "eve", "carol"] {
@@ -134,8 +164,25 @@ impl World {
         &mut self.handlers[self.starts[start.0 as usize - 1]]
     }
 
-    /// Takes in an event, checks what must always hold, and gives everybody what is his.
+    /// Takes in an event, checks what must always hold, and gives everybody what is his. Then everybody does what that leads to.
     fn handle(&mut self, event: Event) {
+        self.handle_alone(event);
+        loop {
+            let flushed = self.connections.iter_mut().find(|(_, connection)| connection.news);
+            if let Some((conn, connection)) = flushed {
+                connection.news = false;
+                let unwritten = std::mem::take(&mut connection.unwritten);
+                let event = if connection.waits { Event::Backlogged(*conn, unwritten) } else { Event::Emptied(*conn) };
+                self.handle_alone(event);
+            } else if let Some(told) = self.disk.works() {
+                told.into_iter().for_each(|told| self.handle_alone(Event::Stored(told)));
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_alone(&mut self, event: Event) {
         let tick = matches!(event, Event::Tick);
         let mut effects = Vec::new();
         self.dispatcher.handle(self.now, event, &mut effects);
@@ -155,7 +202,28 @@ impl World {
                 let to = self.connections.get_mut(conn).expect("a connection that was there");
                 assert!(to.closed.is_none() && !to.forgotten, "{conn} was sent something after its end");
                 to.inbox.push(packet.clone());
+                if to.stuck && !std::mem::replace(&mut to.waits, true) {
+                    to.news = true;
+                }
             }
+            Effect::Hand(conn, packet, user, letter) => {
+                let to = self.connections.get_mut(conn).expect("a connection that was there");
+                assert!(to.closed.is_none() && !to.forgotten, "{conn} was handed something after its end");
+                let begun = !std::mem::replace(&mut to.waits, to.stuck);
+                if begun || !to.stuck {
+                    to.inbox.push(packet.clone());
+                }
+                if to.stuck {
+                    to.news = true;
+                    to.unwritten.push(Unwritten { user: user.clone(), letter: Arc::clone(letter), begun });
+                }
+            }
+            Effect::Watch(conn) => {
+                let to = self.connections.get_mut(conn).expect("a connection that was there");
+                to.news |= !to.waits && !to.forgotten;
+            }
+            Effect::Write(write) => self.disk.write(write),
+            Effect::Read(read) => self.disk.read(read),
             // Bytes are given back also when the connection is gone.
             Effect::Settle(conn, bytes) => {
                 let connection = self.connections.get_mut(conn).expect("a connection that was there");
@@ -204,7 +272,7 @@ impl World {
     }
 
     /// What the dispatcher still keeps that came with connections and messages, by name.
-    fn left(&self) -> [(&'static str, usize); 6] {
+    fn left(&self) -> [(&'static str, usize); 9] {
         let routes = || self.dispatcher.routes.all();
         let under_way = routes().flat_map(|route| route.starts().map(|start| start.under_way.len())).sum();
         let messages = self.dispatcher.messages.len();
@@ -212,6 +280,9 @@ impl World {
             ("connections", self.dispatcher.sessions.len()),
             ("sessions of users", self.dispatcher.users.left()),
             ("messages", messages),
+            ("messages that may come again", self.dispatcher.repeats.len()),
+            ("orders to the disk", self.dispatcher.keepings.len()),
+            ("letters on their way", self.dispatcher.users.keeping()),
             ("requests that wait", routes().map(|route| route.waiting()).sum()),
             ("requests under way", under_way),
             ("connections in lanes", routes().flat_map(|route| &route.lanes).map(|lane| lane.connections).sum()),
@@ -219,6 +290,12 @@ impl World {
     }
 
     fn account(&mut self, name: &str, standing: Standing) {
+        if standing == Standing::Removed {
+            self.disk.accounts.remove(name);
+            self.disk.mailboxes.entry(name.to_owned()).or_default().mail.clear();
+        } else {
+            self.disk.accounts.insert(name.to_owned());
+        }
         self.handle(Event::AccountsChanged(vec![(username(name), standing)]));
     }
 

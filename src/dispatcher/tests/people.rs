@@ -25,7 +25,7 @@ impl Person<'_> {
     }
 
     pub(super) fn message(&mut self, kind: &str, data: &str, id: Option<&str>) {
-        let message = Message { kind: kind.into(), data: slice(data), id: id.map(slice), bytes: data.len() };
+        let message = Message { kind: kind.into(), data: slice(data), id: id.map(slice), bytes: data.len(), digest: None };
         self.tells(|conn| Event::Message(conn, message));
     }
 
@@ -34,8 +34,41 @@ impl Person<'_> {
     }
 
     pub(super) fn logs_in(&mut self, name: &str, revision: u64) {
+        self.logs_in_with(name, revision, false, None);
+    }
+
+    /// With the options `ack` and `after`.
+    pub(super) fn logs_in_with(&mut self, name: &str, revision: u64, ack: bool, after: Option<u64>) {
         let about = About { kind: Text::from("dummy"), id: Some(Id::AuthSpecial) };
-        self.tells(|conn| Event::LoggedIn { conn, user: username(name), revision, about });
+        self.tells(|conn| Event::LoggedIn { conn, user: username(name), revision, ack, after, about });
+    }
+
+    /// Sends a message that may come again: it is known by its id.
+    pub(super) fn asks_once(&mut self, kind: &str, data: &str, id: &str) {
+        let mut digest = [0; 32];
+        digest.iter_mut().zip(id.bytes()).for_each(|(place, byte)| *place = byte);
+        let (id, digest) = (Some(slice(&format!("\"{id}\""))), Some(digest));
+        let message = Message { kind: kind.into(), data: slice(data), id, bytes: data.len(), digest };
+        self.tells(|conn| Event::Message(conn, message));
+    }
+
+    /// Acknowledges everything up to `seq`.
+    pub(super) fn acknowledges(&mut self, seq: u64) {
+        self.tells(|conn| Event::Acknowledged { conn, seq, about: about("ack") });
+    }
+
+    /// Its socket takes nothing from now on.
+    pub(super) fn stops_reading(&mut self) {
+        self.world.connection(self.conn).stuck = true;
+    }
+
+    /// Its socket takes everything again.
+    pub(super) fn reads_on(&mut self) {
+        let connection = self.world.connection(self.conn);
+        connection.stuck = false;
+        if std::mem::take(&mut connection.waits) {
+            self.tells(Event::Emptied);
+        }
     }
 
     pub(super) fn disconnects(&mut self) {

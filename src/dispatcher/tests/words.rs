@@ -44,7 +44,8 @@ pub(super) fn several(commands: &[(&str, &str)], data: &str) -> String {
 }
 
 /// What a client got, in short: `chat "hi" #id` is a delivery, `good 1/0/0 #id` a report with its counts (delivered,
-/// offline, unknown), `bad busy temporary #id` one without.
+/// offline, unknown; what is queued or refused behind it), `bad busy temporary #id` one without. A delivery that is to be
+/// acknowledged has `@` and its number, `@@` if it may have come before.
 pub(super) fn short(frame: &str) -> String {
     let frame: Value = serde_json::from_str(frame).expect("JSON");
     let (header, payload) = (&frame["header"], &frame["payload"]);
@@ -59,6 +60,11 @@ pub(super) fn short(frame: &str) -> String {
     words.extend((header["temporary"] == true).then(|| "temporary".into()));
     if !data["delivered"].is_null() {
         words.push(format!("{}/{}/{}", data["delivered"], data["offline"], data["unknown"]));
+        let others = ["queued", "refused"].iter().filter(|count| data[**count] != 0);
+        words.extend(others.map(|count| format!("{count}:{}", data[*count])));
+    }
+    if let Some(seq) = header["seq"].as_u64() {
+        words.push(format!("{}{seq}", if header["redelivered"] == true { "@@" } else { "@" }));
     }
     words.extend(payload["id"].as_str().map(|id| format!("#{id}")));
     words.join(" ")

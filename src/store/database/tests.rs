@@ -257,3 +257,21 @@ fn a_lock_held_for_too_long_is_busy() {
     drop(held);
     assert!(other.add(&name("alice"), &hash()).is_ok());
 }
+
+#[test]
+fn the_log_is_emptied_unless_somebody_reads() {
+    let (_directory, path) = place();
+    let mut database = Database::open(&path).unwrap();
+    let log = || std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    database.prove_writable().unwrap();
+    assert!(log() > 0);
+    database.connection.busy_timeout(Duration::ZERO).unwrap();
+    let mut reader = Database::open(&path).unwrap();
+    let reading = reader.connection.transaction().unwrap();
+    reading.query_row("SELECT count(*) FROM accounts", [], |_| Ok(())).unwrap();
+    database.prove_writable().unwrap();
+    assert!(matches!(database.empty_log(), Err(StoreError::Busy)));
+    drop(reading);
+    database.empty_log().unwrap();
+    assert_eq!(log(), 0);
+}

@@ -178,9 +178,9 @@ fn a_message_is_remembered_with_what_became_of_it() {
         Keep { memo: Some(Memo { digest: [number; 32], report }), ..keep("s/1-1", "hi", users) }
     };
     let memo = |number: u8| {
-        office.store.read(Read::Memo { conn: ConnId(3), digest: [number; 32] }).unwrap();
+        office.store.read(Read::Memo { digest: [number; 32] }).unwrap();
         match office.hear() {
-            Told::Memo(ConnId(3), Ok(found)) => found.map(|text| String::from_utf8(text.bytes().to_vec()).unwrap()),
+            Told::Memo(_, Ok(found)) => found.map(|text| String::from_utf8(text.bytes().to_vec()).unwrap()),
             told => panic!("{told:?}"),
         }
     };
@@ -207,12 +207,12 @@ fn a_message_that_is_remembered_for_too_long_is_not_found() {
     let memo = Memo { digest: [1; 32], report: Report::Ready(Slice::from(&b"{}"[..])) };
     office.keep(Keep { memo: Some(memo), ..Keep::default() });
     let find = || {
-        office.store.read(Read::Memo { conn: ConnId(3), digest: [1; 32] }).unwrap();
+        office.store.read(Read::Memo { digest: [1; 32] }).unwrap();
         office.hear()
     };
     assert!(matches!(find(), Told::Memo(_, Ok(Some(_)))));
     rusqlite::Connection::open(&path).unwrap().execute("UPDATE memos SET at = at - 601", []).unwrap();
-    assert_eq!(find(), Told::Memo(ConnId(3), Ok(None)));
+    assert_eq!(find(), Told::Memo([1; 32], Ok(None)));
 }
 
 /// A store whose threads never come.
