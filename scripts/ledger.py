@@ -545,7 +545,7 @@ class Control:
         connection.close()
 
 
-def round_of(number, book, server, senders, control, dice):
+def round_of(number, book, server, senders, control, dice, restart_seconds):
     """Gives words about it."""
     acks = [user for place, user in enumerate(USERS) if (place + number) % 2 == 0]
     book.new_round(number, acks, AWAY, server.small)
@@ -578,7 +578,7 @@ def round_of(number, book, server, senders, control, dice):
     server.configure(dice.random() < 0.2)
     took = server.start()
     book.new_run(clean, server.small)
-    if took > RESTART_SECONDS:
+    if took > restart_seconds:
         book.note("slow", f"{took:.2f} s from the start to the first login")
     Crowd(book, server, dice).drain(senders, control)
     return f"{took * 1000:.0f} ms until a login{words}{', small mailboxes' if server.small else ''}"
@@ -589,6 +589,7 @@ def main():
     parser.add_argument("--power", action="store_true")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--restart-seconds", type=float, default=RESTART_SECONDS)
     parser.add_argument("rounds", type=int)
     parser.add_argument("program")
     options = parser.parse_args()
@@ -610,7 +611,7 @@ def main():
         control = Control(book, server)
         for number in range(1, options.rounds + 1):
             seen = len(book.wrong)
-            words = round_of(number, book, server, senders, control, dice)
+            words = round_of(number, book, server, senders, control, dice, options.restart_seconds)
             done = number
             if number <= 3 or number % 10 == 0 or len(book.wrong) > seen:
                 totals = book.totals

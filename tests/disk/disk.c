@@ -30,6 +30,10 @@
  * with ERROR among EIO, ENOSPC, EROFS, EDQUOT. A write that fails with EIO has written the first half. What has failed is
  * told in a line each in the file beside it with the ending .told, which is how one learns whether there was an N-th.
  *
+ * Time. If BESTER_DISK_LATER names a file, the eight bytes in it are a number of seconds by which it is later than it is, for
+ * all of the program's clocks; it may be changed at any time, in place. What the program waits for with a limit takes as much
+ * longer, so whoever makes it late must give it something to do.
+ *
  * What it cannot do: see a program's writes through a mapping, through a descriptor that it has duplicated, or with system
  * calls of its own; look after two programs at once. Nothing in SQLite does the former.
  */
@@ -42,11 +46,14 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SECTOR 512
@@ -88,6 +95,10 @@ static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_unlink)(const char *);
 static int (*real_rename)(const char *, const char *);
+static int (*real_clock)(clockid_t, struct timespec *);
+
+/* NULL: it is as late as it is. */
+static volatile const int64_t *later;
 
 /* The program may open files before our constructor has run: each function calls this first. */
 static void find_real(void)
@@ -107,6 +118,7 @@ static void find_real(void)
 	*(void **)&real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
 	*(void **)&real_unlink = dlsym(RTLD_NEXT, "unlink");
 	*(void **)&real_rename = dlsym(RTLD_NEXT, "rename");
+	*(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
 	directory = getenv("BESTER_DISK");
 	images = getenv("BESTER_DISK_IMAGE");
 	control = getenv("BESTER_DISK_CONTROL");
@@ -120,6 +132,14 @@ static void find_real(void)
 __attribute__((constructor)) static void start(void)
 {
 	find_real();
+	const char *path = getenv("BESTER_DISK_LATER");
+	int fd = path ? real_open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		void *mapped = mmap(NULL, sizeof *later, PROT_READ, MAP_SHARED, fd, 0);
+		if (mapped != MAP_FAILED)
+			later = mapped;
+		real_close(fd);
+	}
 }
 
 /* The layer itself is broken, or the machine is: a test must not go on and find all well. */
@@ -419,6 +439,15 @@ int unlink(const char *path)
 	}
 	pthread_mutex_unlock(&lock);
 	errno = true_error;
+	return result;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+	find_real();
+	int result = real_clock(clock, now);
+	if (result == 0 && later && (clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC))
+		now->tv_sec += (time_t)*later;
 	return result;
 }
 
