@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SECTOR 512
@@ -154,6 +155,7 @@ int main(int count, char **arguments)
 		fprintf(stderr, "usage: disk-cut DIRECTORY IMAGES SEED PERCENT\n");
 		return 64;
 	}
+	umask(077); /* a file that comes back is nobody else's */
 	state = strtoull(arguments[3], NULL, 10);
 	percent = (unsigned)strtoul(arguments[4], NULL, 10);
 	static char names[FILES_MAX][256];
