@@ -213,8 +213,9 @@ class Book:
         others = {reception.seq for reception in before if reception.seq is not None} - {seq}
         if others and not free:
             self._wrong("doubled", f"{what} and with seq {others} before")
-        if any(reception.seq == seq for reception in before):
-            self._judge_again(session, redelivered, before, what)
+        same = [reception for reception in before if reception.seq == seq]
+        if same:
+            self._judge_again(session, redelivered, same, what)
             return
         if seq <= self.highest[user]:
             self._wrong("seq", f"{what}, which is new, after {self.highest[user]}")
