@@ -102,6 +102,8 @@ pub enum Event {
     AccountsChanged(Vec<(Username, Standing)>),
     /// These are all accounts that there are now.
     AccountsReloaded(Vec<(Username, Standing)>),
+    /// Somebody else than the server's storage threads has put letters at the end of this user's mailbox.
+    MailboxChanged(Username),
     /// A handler can be asked. It takes the place of a start that could be asked before.
     HandlerUp(HandlerId, Form),
     /// A handler can no longer be asked, and what it was asked will not be answered.

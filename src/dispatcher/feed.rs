@@ -61,6 +61,8 @@ pub(super) struct Feed {
     fed: u64,
     /// As far as this, the mailbox was told that it has it.
     settled: u64,
+    /// It was handed these in another way, though not everything before them: the numbers rise.
+    had: VecDeque<u64>,
     hunger: Hunger,
     /// Sent, and perhaps not yet gone to the socket.
     unflushed: Window,
@@ -99,6 +101,7 @@ impl Feed {
             flushed: after,
             fed: after,
             settled: after,
+            had: VecDeque::new(),
             hunger: Hunger::Hungry,
             unflushed: Window::default(),
             unacknowledged: VecDeque::new(),
@@ -146,14 +149,21 @@ impl Feed {
         self.hunger = Hunger::Hungry;
     }
 
-    /// A letter has just come into the mailbox. `open` says whether the session can be sent anything now.
-    pub(super) fn fresh(&mut self, bytes: usize, windows: &Windows, open: bool) -> Fresh {
-        let fits = windows.unflushed.has_room(bytes, self.unflushed) && windows.unacknowledged.has_room(bytes, self.waiting());
+    /// There may be letters in the mailbox that nobody told of.
+    pub(super) fn look_again(&mut self) {
         self.hunger = match self.hunger {
-            Hunger::Sated if open && fits => return Fresh::Send,
             Hunger::Sated | Hunger::Hungry => Hunger::Hungry,
             Hunger::Asked { .. } => Hunger::Asked { more: true },
         };
+    }
+
+    /// A letter has just come into the mailbox. `open` says whether the session can be sent anything now.
+    pub(super) fn fresh(&mut self, bytes: usize, windows: &Windows, open: bool) -> Fresh {
+        let fits = windows.unflushed.has_room(bytes, self.unflushed) && windows.unacknowledged.has_room(bytes, self.waiting());
+        if self.is_sated() && open && fits {
+            return Fresh::Send;
+        }
+        self.look_again();
         Fresh::Later
     }
 
@@ -173,6 +183,18 @@ impl Feed {
     /// It has this letter already.
     pub(super) fn pass_over(&mut self, seq: u64) {
         self.cursor = self.cursor.max(seq);
+    }
+
+    /// It has this letter already, but perhaps not all that lies before it: that comes first.
+    pub(super) fn has(&mut self, seq: u64) {
+        self.had.push_back(seq);
+        self.look_again();
+    }
+
+    /// A page shows this letter. Whether the session has it already.
+    pub(super) fn take_had(&mut self, seq: u64) -> bool {
+        while self.had.pop_front_if(|had| *had < seq).is_some() {}
+        self.had.pop_front_if(|had| *had == seq).is_some()
     }
 
     /// Everything it was sent has left for its socket.
@@ -208,9 +230,14 @@ impl Feed {
         self.unacknowledged.iter().map(|(seq, _)| *seq).collect()
     }
 
+    /// Whether it has all that was in the mailbox.
+    pub(super) fn is_sated(&self) -> bool {
+        self.hunger == Hunger::Sated
+    }
+
     /// Whether it has all that was in the mailbox, and all of it has left for the socket.
     pub(super) fn is_even(&self) -> bool {
-        self.hunger == Hunger::Sated && self.flushed == self.cursor
+        self.is_sated() && self.flushed == self.cursor
     }
 }
 

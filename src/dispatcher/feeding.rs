@@ -63,9 +63,10 @@ impl Dispatcher {
             }
             Ok(Page { mail, more }) => {
                 feed.page_came(more);
-                let had = self.had_on_its_way(conn, &mail);
-                for (mail, had) in mail.iter().zip(had) {
-                    if had {
+                let had: Vec<bool> = mail.iter().map(|mail| feed.take_had(mail.seq)).collect();
+                let on_its_way = self.had_on_its_way(conn, &mail);
+                for ((mail, had), on_its_way) in mail.iter().zip(had).zip(on_its_way) {
+                    if had || on_its_way {
                         self.has_mail(conn, mail.seq, &mail.letter, effects);
                     } else {
                         self.send_mail(now, conn, mail.seq, &mail.letter, mail.redelivered, effects);
@@ -81,8 +82,14 @@ impl Dispatcher {
 
     /// A letter is in a user's mailbox from now on. The sessions in `had` have it already.
     pub(super) fn arrived(&mut self, now: Instant, user: &Username, seq: u64, letter: &Letter, had: &Conns, effects: &mut Vec<Effect>) {
-        let sessions = self.users.account(user).map(|account| &account.sessions[..]).unwrap_or_default();
-        let sessions: SmallVec<[UserSession; 1]> = sessions.iter().copied().collect();
+        let Some(account) = self.users.account(user) else { return };
+        // Where a number was left out, somebody else has put a letter before this one, or it was kept though the disk said no.
+        // Nobody told of it, and whoever goes past it would take it out of the mailbox with the next acknowledgement.
+        let next = account.told_of(seq);
+        if !next {
+            account.feed_all();
+        }
+        let sessions: SmallVec<[UserSession; 1]> = account.sessions.iter().copied().collect();
         for UserSession { conn, live, .. } in sessions {
             let windows = self.settings.windows;
             let Some(session) = self.open_session(conn) else { continue };
@@ -92,16 +99,19 @@ impl Dispatcher {
             if seq <= feed.cursor() {
                 continue;
             }
-            match had.contains(&conn) {
-                true if live => {
-                    feed.pass_over(seq);
-                    continue;
+            if !next {
+                feed.look_again();
+            }
+            if had.contains(&conn) {
+                match feed.is_sated() {
+                    true if live => feed.pass_over(seq),
+                    true => self.has_mail(conn, seq, letter, effects),
+                    false => {
+                        feed.has(seq);
+                        self.feed(conn, effects);
+                    }
                 }
-                true => {
-                    self.has_mail(conn, seq, letter, effects);
-                    continue;
-                }
-                false => {}
+                continue;
             }
             match feed.fresh(letter.bytes(), &windows, open) {
                 Fresh::Send => self.send_mail(now, conn, seq, letter, false, effects),
@@ -129,6 +139,19 @@ impl Dispatcher {
         if let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut()) {
             feed.send(seq, letter.bytes());
             effects.push(Effect::Watch(conn));
+        }
+    }
+
+    /// Somebody else has put letters into a user's mailbox: they are at its end.
+    pub(super) fn mailbox_changed(&mut self, user: &Username, effects: &mut Vec<Effect>) {
+        let Some(account) = self.users.account(user) else { return };
+        account.feed_all();
+        let conns: Conns = account.sessions.iter().map(|session| session.conn).collect();
+        for conn in conns {
+            if let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut()) {
+                feed.look_again();
+                self.feed(conn, effects);
+            }
         }
     }
 

@@ -152,6 +152,7 @@ impl Dispatcher {
             Event::Overflowed(conn) => self.overflowed(conn, effects),
             Event::AccountsChanged(standings) => self.accounts_changed(standings, effects),
             Event::AccountsReloaded(standings) => self.accounts_reloaded(standings, effects),
+            Event::MailboxChanged(user) => self.mailbox_changed(&user, effects),
             Event::HandlerUp(id, form) => self.handler_up(now, id, form, effects),
             Event::HandlerDown { id, reason, for_good } => self.handler_down(now, id, &reason, for_good.as_deref(), effects),
             Event::Answered { id, request, answer } => self.answered(now, id, request, &answer, effects),

@@ -32,10 +32,26 @@ pub(super) struct Account {
     pub(super) sessions: Vec<UserSession>,
     /// Letters on their way into the mailbox.
     pub(super) keeping: usize,
+    /// The highest number that was told of a letter in the mailbox; 0 before the first.
+    told: u64,
     /// The last round in which this account was named.
     round: u64,
     /// The last answer for which it was counted.
     answer: u64,
+}
+
+impl Account {
+    /// A letter is in the mailbox. Whether it is the next after the one that was told of before.
+    pub(super) fn told_of(&mut self, seq: u64) -> bool {
+        let next = seq == self.told + 1;
+        self.told = self.told.max(seq);
+        next
+    }
+
+    /// Its sessions are fed from the mailbox, until they have caught up again.
+    pub(super) fn feed_all(&mut self) {
+        self.sessions.iter_mut().for_each(|session| session.live = false);
+    }
 }
 
 /// A session in the table of users.
@@ -93,7 +109,8 @@ impl Users {
     /// Applies what is known of an account now, unless more is known already: what is read from the database at the
     /// same time by several threads may come in another order. Returns the sessions that must end.
     pub(super) fn apply(&mut self, name: Username, standing: Standing) -> Vec<ConnId> {
-        let fresh = || Account { name: name.clone(), revision: 0, disabled: false, sessions: Vec::new(), keeping: 0, round: 0, answer: 0 };
+        let fresh =
+            || Account { name: name.clone(), revision: 0, disabled: false, sessions: Vec::new(), keeping: 0, told: 0, round: 0, answer: 0 };
         let account = match standing {
             Standing::Active { revision } => {
                 self.newest = self.newest.max(revision);

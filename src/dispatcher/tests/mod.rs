@@ -16,6 +16,7 @@ mod people;
 mod property;
 mod pushes;
 mod replacing;
+mod retried;
 mod sessions;
 mod words;
 
