@@ -89,12 +89,13 @@ impl Control {
             "status" => return Ok(Asked::Dispatcher(Event::Informed(conn, Asker::Operator, question))),
             "handlers" => Ok(self.roster.told()),
             "accountsChanged" => self.accounts_changed(&question).map(|()| Value::Null),
+            "mailboxChanged" => self.mailbox_changed(&question).map(|()| Value::Null),
             "restartHandler" => self.restart_handler(&question).map(|()| Value::Null),
             "reload" => self.reload.reload(&self.roster),
             "reloadDryRun" => self.reload.dry_run(&self.roster),
-            _ => {
-                Err("there is no such command; there are status, handlers, accountsChanged, restartHandler, reload and reloadDryRun".into())
-            }
+            _ => Err("there is no such command; there are status, handlers, accountsChanged, mailboxChanged, restartHandler, reload and \
+                      reloadDryRun"
+                .into()),
         };
         Ok(Asked::Here(match answer {
             Ok(data) => protocol::informer::success(data.to_string().as_bytes()),
@@ -117,6 +118,14 @@ impl Control {
         info!("accounts changed: {} looked at", standings.len());
         let event = if all { Event::AccountsReloaded(standings) } else { Event::AccountsChanged(standings) };
         self.inbound.send(Inbound::One(event)).map_err(|_| "the server is stopping".to_owned())
+    }
+
+    /// Has the dispatcher send what was put into a mailbox to those who are there.
+    fn mailbox_changed(&self, question: &Question) -> Result<(), String> {
+        let data = question.data.as_ref().ok_or("command.data is missing: mailboxChanged takes a user name")?;
+        let user = Username::new(protocol::informer::text(data)?.as_str()).map_err(|error| error.to_string())?;
+        info!("the mailbox of {user} has changed");
+        self.inbound.send(Inbound::One(Event::MailboxChanged(user))).map_err(|_| "the server is stopping".to_owned())
     }
 
     fn restart_handler(&self, question: &Question) -> Result<(), String> {

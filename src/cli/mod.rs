@@ -14,6 +14,7 @@ pub mod init;
 pub mod listen;
 mod login;
 mod outcome;
+pub mod queue;
 pub mod reload;
 pub mod send;
 pub mod serve;
@@ -43,6 +44,7 @@ Set up and run a server:
   config default    print a configuration in which every key is explained
   demo              show a whole conversation: a server of its own, two users, then gone again
   user              add, change, list, import and export accounts
+  queue             show what waits in mailboxes, have it sent again, or drop it
   status            show what goes on in the running server
   reload            have the running server read its configuration again
 
@@ -78,6 +80,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "config" => config::run(rest),
         "demo" => demo::run(rest),
         "user" => user::run(rest),
+        "queue" => queue::run(rest),
         "status" => status::run(rest),
         "reload" => reload::run(rest),
         "send" => send::run(rest),

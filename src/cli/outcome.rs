@@ -64,7 +64,7 @@ fn text_of(value: &RawValue) -> String {
 }
 
 /// Words that came from elsewhere, without what would move the cursor or colour the screen.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }

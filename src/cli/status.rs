@@ -102,13 +102,21 @@ fn word(value: &Value) -> &str {
 }
 
 fn plural(count: &Value, one: &str, many: &str) -> String {
-    let count = count.as_u64().unwrap_or(0);
+    counted(count.as_u64().unwrap_or(0), one, many)
+}
+
+/// A number and what it counts.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// How long ago something was, in the unit that people would say.
 fn ago(at: &Value, now: f64) -> String {
-    let seconds = (now - at.as_f64().unwrap_or(now)).max(0.0) as u64;
+    age((now - at.as_f64().unwrap_or(now)).max(0.0) as u64)
+}
+
+/// So many seconds, in the unit that people would say.
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),

@@ -195,7 +195,8 @@ fn set_password(
     Ok(vec![name])
 }
 
-fn exists(database: &Database, name: &Username) -> Result<bool, StoreError> {
+/// Whether there is such an account, sound or not.
+pub(super) fn exists(database: &Database, name: &Username) -> Result<bool, StoreError> {
     // Not `account`, which fails over a record that is bad: a new password repairs it.
     let standings = database.standings(Some(std::slice::from_ref(name)))?;
     Ok(!matches!(standings[..], [(_, Standing::Removed)]))

@@ -152,3 +152,35 @@ fn what_a_slow_reader_was_handed_does_not_hide_what_lies_before_it() {
         world.on(other).gets(&["post 3"]);
     }
 }
+
+#[test]
+fn nothing_new_is_handed_over_before_the_mailbox_was_read() {
+    for told in [false, true] {
+        let mut world = World::new();
+        let aside = world.with_one_aside().1;
+        let other = world.session("bob");
+        world.disk.mailboxes.entry("bob".into()).or_default().last = 7;
+        world.disk.rests = true;
+        world.on(other).stops_reading();
+        world.eve().asks("post", "0", "p");
+        world.handler("post").answers(&to(&["bob"], "2"));
+        world.puts_back("bob", aside);
+        if told {
+            world.hears_of("bob");
+        } else {
+            world.disk.rests = false;
+            let kept = world.disk.works().expect("what the other one did not read");
+            world.disk.rests = true;
+            kept.into_iter().for_each(|told| world.handle(Event::Stored(told)));
+        }
+        world.eve().asks("post", "0", "q");
+        world.handler("post").answers(&to(&["bob"], "3"));
+        world.bob().gets(&["post 2"]);
+        world.disk.rests = false;
+        world.passes(Duration::from_millis(1));
+        world.bob().gets(&["post 1", "post 3"]);
+        world.on(other).reads_on();
+        world.on(other).gets(&["post 2", "post 1", "post 3"]);
+        assert_eq!(world.disk.waiting("bob"), 0);
+    }
+}
