@@ -254,6 +254,23 @@ fn a_database_that_came_to_harm_is_not_used_again() {
 }
 
 #[test]
+fn a_database_that_can_only_be_read_is_not_used_again() {
+    let (_directory, path, database) = open(&["alice"]);
+    let mut writer = quiet(database);
+    break_disk(&writer);
+    writer.carry_out(vec![keeping(1, "hi", &["alice"])]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TRIGGER no BEFORE INSERT ON counters BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
+    writer.retry = Instant::now();
+    writer.tend();
+    assert!(writer.database.is_none());
+    other.execute_batch("DROP TRIGGER no").unwrap();
+    writer.retry = Instant::now();
+    writer.tend();
+    assert!(writer.database.is_some());
+}
+
+#[test]
 fn the_end_does_not_wait_for_a_disk_that_fails() {
     let (_directory, path, database) = open(&["alice"]);
     let (mut writer, told) = writer(database, Settings::default());
