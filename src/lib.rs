@@ -46,13 +46,26 @@
 //! Effect::Send x n          dispatcher::run writes to each outlet once; outlet::flusher finishes the slow ones
 //! ```
 //!
+//! What an answer has for mailboxes takes one turn more, before the sender hears of it:
+//!
+//! ```text
+//! Effect::Write             to the storage thread, which takes all that waits into one transaction and syncs it
+//!   | store                 then it tells the dispatcher, and only then
+//!   v
+//! Event::Stored             keeping: the report may go out, and sessions that acknowledge are sent what is kept
+//!   | feeding               others are fed from their mailbox, a page at a time: Effect::Read, to the reading thread
+//!   v
+//! Effect::Send              a connection that does not take what it is handed has the rest put into the mailbox
+//! ```
+//!
 //! The data of a message is a range of the frame that it came in, all the way: it is never decoded, and copied only
 //! into what goes out.
 //!
 //! # Habits
 //!
 //! The dispatcher never waits. Every queue has a bound, and what happens when it is full is decided: a connection's
-//! thread waits (so the client feels it), a message is reported as `busy`, a client that reads too slowly is closed.
+//! thread waits (so the client feels it), a message is reported as `busy`, what a client reads too slowly goes to its user's
+//! mailbox, and where there is none for it, the client is closed.
 //! What is slow (passwords, the disk) is done by the connection's own thread and by the two storage threads in [`store`].
 //! Threads are started by [`thread::spawn`] alone. `sys.rs` is the only file that may be `unsafe`.
 

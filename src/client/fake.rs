@@ -37,9 +37,12 @@ impl Peer {
                 return Some(String::from_utf8(frame.bytes().to_vec()).expect("UTF-8"));
             }
             let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer).expect("readable within the timeout") {
-                0 => return None,
-                bytes => self.decoder.feed(&buffer[..bytes]),
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(bytes) => self.decoder.feed(&buffer[..bytes]),
+                // A client that leaves with something unread resets the connection.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("not readable within the timeout: {error}"),
             }
         }
     }
