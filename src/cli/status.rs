@@ -1,7 +1,8 @@
 //! `bester status`: what goes on in the running server.
 
 use super::{Failure, control, no_free_arguments, parse, print};
-use serde_json::Value;
+use crate::store::{Database, StoreError, Totals};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,8 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const HELP: &str = "\
 Usage: bester status [-c FILE] [--json]
 
-Shows what goes on in the running server: who is connected, and for each instance of each handler
-how it is, what it has to do, and how it died the last five times, with what it printed last.
+Shows what goes on in the running server: who is connected, what waits in mailboxes (bester queue
+tells more), whether the disk works, and for each instance of each handler how it is, what it has to
+do, and how it died the last five times, with what it printed last.
+
+Whether the disk works is what the last messages that were to be kept or read met with. While there
+is nothing to keep, nothing is tried. How many orders wait for the disk is told, too.
 
 A handler is
   starting      its program runs, and cannot be asked yet
@@ -42,14 +47,29 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     no_free_arguments("status", &matches)?;
     let config = super::config_from(&matches)?;
     let ask = |kind| control::ask(&config, kind, &Value::Null, control::AT_ONCE).map_err(|error| error.into_failure(&config));
-    let status = joined(ask("status")?, ask("handlers")?);
+    let (status, handlers) = (ask("status")?, ask("handlers")?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    // The disk may fail just now, and then the rest is wanted all the more.
+    let totals = Database::open(&config.database).and_then(|database| database.totals());
+    let status = joined(status, handlers, &totals, now);
     let text = if matches.opt_present("json") { format!("{status}\n") } else { in_words(&status, now) };
     print(&text)
 }
 
-/// What the dispatcher knows of each instance, with what its keeper knows.
-fn joined(mut status: Value, handlers: Value) -> Value {
+/// What the dispatcher knows, with what the keeper of each instance knows and what lies in mailboxes.
+fn joined(mut status: Value, handlers: Value, totals: &Result<Totals, StoreError>, now: f64) -> Value {
+    status["mailboxes"] = match totals {
+        Ok(Totals { mailboxes, letters, bytes, aside }) => {
+            json!({ "mailboxes": mailboxes, "messages": letters, "bytes": bytes, "setAside": aside })
+        }
+        Err(error) => json!({ "error": error.with_causes() }),
+    };
+    // The dispatcher has no clock that shows the time of day.
+    for fails in ["writingFails", "readingFails"] {
+        for ago in status["storage"][fails].as_object_mut().into_iter().flat_map(|fails| fails.values_mut()) {
+            *ago = json!(now - ago.as_f64().unwrap_or(0.0));
+        }
+    }
     let types = status["types"].as_object_mut();
     for (kind, entry) in types.into_iter().flatten() {
         let instances = entry["instances"].as_array_mut().into_iter().flatten();
@@ -75,6 +95,7 @@ fn write_words(out: &mut String, status: &Value, now: f64) -> std::fmt::Result {
     let (connections, under_way) = (count("connections", "connection", "connections"), count("messagesUnderWay", "message", "messages"));
     let draining = if status["draining"] == true { "; it is stopping" } else { "" };
     writeln!(out, "{}: {connections}, {sessions} of {users}, {under_way} under way{draining}", word(&status["server"]))?;
+    write_kept(out, status, now)?;
     for (kind, entry) in status["types"].as_object().into_iter().flatten() {
         writeln!(out, "\n{kind}: asked {}, {} not answered well", plural(&entry["asked"], "time", "times"), entry["failed"])?;
         let instances = entry["instances"].as_array().map_or(&[][..], Vec::as_slice);
@@ -95,6 +116,28 @@ fn write_words(out: &mut String, status: &Value, now: f64) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_kept(out: &mut String, status: &Value, now: f64) -> std::fmt::Result {
+    let mailboxes = &status["mailboxes"];
+    if let Some(error) = mailboxes["error"].as_str() {
+        writeln!(out, "mailboxes: not known: {error}")?;
+    } else {
+        let count = |key: &str, one: &str, many: &str| plural(&mailboxes[key], one, many);
+        let (messages, bytes) = (count("messages", "message", "messages"), count("bytes", "byte", "bytes"));
+        let boxes = count("mailboxes", "mailbox", "mailboxes");
+        writeln!(out, "mailboxes: {messages} with {bytes} in {boxes}, {} set aside", mailboxes["setAside"])?;
+    }
+    let storage = &status["storage"];
+    write!(out, "storage: {} waiting", plural(&storage["waiting"], "order", "orders"))?;
+    let mut works = true;
+    for (fails, what) in [("writingFails", "writing"), ("readingFails", "reading")] {
+        if let Some(fails) = storage[fails].as_object() {
+            works = false;
+            write!(out, "; {what} has failed for {}, the last time {} ago", ago(&fails["since"], now), ago(&fails["last"], now))?;
+        }
+    }
+    writeln!(out, "{}", if works { "; it works" } else { "" })
 }
 
 fn word(value: &Value) -> &str {
@@ -134,6 +177,7 @@ mod tests {
     fn people_see_how_each_instance_is_and_how_it_died() {
         let status = json!({
             "server": "a.example", "draining": false, "connections": 3, "sessions": 2, "users": 1, "messagesUnderWay": 0,
+            "storage": { "waiting": 0, "writingFails": null, "readingFails": null },
             "types": { "chat": { "asked": 7, "failed": 1, "instances": [
                 { "up": true, "underWay": 1, "waiting": 2 }, { "up": false, "underWay": 0, "waiting": 0 },
             ] } },
@@ -143,14 +187,31 @@ mod tests {
             { "state": "answering", "pid": 12, "started": 9990.0, "starts": 1, "deaths": [] },
             { "state": "backing off", "pid": null, "started": 8000.0, "starts": 2, "deaths": deaths },
         ] });
-        let text = in_words(&joined(status, handlers), 10_000.5);
+        let totals = Totals { mailboxes: 2, letters: 3, bytes: 1, aside: 1 };
+        let text = in_words(&joined(status, handlers, &Ok(totals), 10_000.5), 10_000.5);
         assert_eq!(
             text,
-            "a.example: 3 connections, 2 sessions of 1 user, 0 messages under way\n\n\
+            "a.example: 3 connections, 2 sessions of 1 user, 0 messages under way\n\
+             mailboxes: 3 messages with 1 byte in 2 mailboxes, 1 set aside\n\
+             storage: 0 orders waiting; it works\n\n\
              chat: asked 7 times, 1 not answered well\n  \
              0: answering, 1 under way, 2 waiting; process 12 for 10 s; 1 start\n  \
              1: backing off, 0 under way, 0 waiting; 2 starts\n    \
              16 min ago it exited with status 1\n      | Traceback\n      | ValueError: x\n"
+        );
+    }
+
+    #[test]
+    fn people_see_that_the_disk_fails() {
+        let status = json!({ "storage": { "waiting": 1, "writingFails": { "since": 40.2, "last": 0.5 }, "readingFails": null } });
+        let status = joined(status, json!({}), &Err(StoreError::Busy), 10_000.0);
+        assert_eq!(status["storage"]["writingFails"], json!({ "since": 9959.8, "last": 9999.5 }));
+        let text = in_words(&status, 10_000.0);
+        let (_, text) = text.split_once('\n').expect("lines");
+        assert_eq!(
+            text,
+            "mailboxes: not known: the database is busy: try again\n\
+             storage: 1 order waiting; writing has failed for 40 s, the last time 0 s ago\n"
         );
     }
 }

@@ -9,11 +9,12 @@ use crate::name::ConnId;
 use crate::protocol::informer::{self, Question};
 use crate::protocol::text::Text;
 use serde_json::{Map, Value, json};
+use std::time::Instant;
 
 impl Dispatcher {
-    pub(super) fn informed(&mut self, conn: ConnId, asker: Asker, question: &Question, effects: &mut Vec<Effect>) {
+    pub(super) fn informed(&mut self, now: Instant, conn: ConnId, asker: Asker, question: &Question, effects: &mut Vec<Effect>) {
         let answer = match (asker, question.kind.as_str()) {
-            (Asker::Operator, "status") => Ok(self.status()),
+            (Asker::Operator, "status") => Ok(self.status(now)),
             (Asker::Operator, _) => Err("there is no such command".to_owned()),
             (_, "listClients") => Ok(self.client_list()),
             (_, "watchClients") => Ok(self.watch_clients(conn)),
@@ -92,7 +93,7 @@ impl Dispatcher {
     }
 
     /// What goes on, for the operator.
-    fn status(&self) -> Value {
+    fn status(&self, now: Instant) -> Value {
         let types: Map<String, Value> = self.routes.iter().map(|route| (route.config.kind.to_string(), type_status(route))).collect();
         json!({
             "server": self.settings.server.as_str(),
@@ -101,6 +102,7 @@ impl Dispatcher {
             "sessions": self.user_sessions().count(),
             "users": self.users.online().count(),
             "messagesUnderWay": self.messages.len(),
+            "storage": self.storage.status(now, self.keepings.len()),
             "types": types,
         })
     }

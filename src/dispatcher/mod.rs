@@ -27,6 +27,7 @@ mod requests;
 mod routes;
 pub mod run;
 mod sessions;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -48,6 +49,7 @@ use sessions::Sessions;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::Storage;
 use users::Users;
 
 /// What the dispatcher is told once.
@@ -83,6 +85,7 @@ pub struct Dispatcher {
     messages: Messages,
     repeats: Repeats,
     keepings: Keepings,
+    storage: Storage,
     /// Until when sessions must acknowledge something.
     acknowledge_by: Patience,
     /// Sessions whose mailbox could not be read, and when to try again.
@@ -118,6 +121,7 @@ impl Dispatcher {
             messages: Messages::default(),
             repeats: Repeats::default(),
             keepings: Keepings::default(),
+            storage: Storage::default(),
             acknowledge_by: Patience::default(),
             read_again: VecDeque::new(),
             watchers: Vec::new(),
@@ -157,7 +161,7 @@ impl Dispatcher {
             Event::HandlerDown { id, reason, for_good } => self.handler_down(now, id, &reason, for_good.as_deref(), effects),
             Event::Answered { id, request, answer } => self.answered(now, id, request, &answer, effects),
             Event::Unanswered { id, request, reason, message } => self.unanswered(now, id, request, reason, message, effects),
-            Event::Informed(conn, asker, question) => self.informed(conn, asker, &question, effects),
+            Event::Informed(conn, asker, question) => self.informed(now, conn, asker, &question, effects),
             Event::Pushed { conn, route, answer } => self.pushed_on(now, conn, route, &answer, effects),
             Event::RouteChanged(route, config) => self.route_changed(now, route, config, effects),
             Event::RouteRemoved(route) => self.route_removed(route, effects),
@@ -178,6 +182,7 @@ impl Dispatcher {
     }
 
     fn stored(&mut self, now: Instant, told: Told, effects: &mut Vec<Effect>) {
+        self.storage.told(now, &told);
         match told {
             Told::Kept(ticket, result) => self.kept(now, ticket, result, effects),
             Told::Beyond { conn, last } => self.beyond(conn, last, effects),

@@ -27,6 +27,7 @@ mod operator;
 mod passwords;
 mod power;
 mod pushes;
+mod queue;
 mod replacing;
 mod sessions;
 mod smoke;

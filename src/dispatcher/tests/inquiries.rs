@@ -106,3 +106,47 @@ fn the_informer_is_left_with_quit() {
     let mut world = World::new();
     assert_eq!(informer(&mut world, "quit", None), (r#"{"status":"0","data":null}"#.to_owned(), true));
 }
+
+#[test]
+fn the_operator_sees_whether_the_disk_works() {
+    use crate::store::mail::Trouble;
+    let mut world = World::new();
+    let storage = |world: &mut World| {
+        let conn = ConnId(99);
+        world.connections.insert(conn, Connection::default());
+        world.handle(Event::Informed(conn, Asker::Operator, Question { kind: "status".into(), data: None }));
+        let answer = world.on(conn).frames().concat();
+        world.on(conn).disconnects();
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        answer["data"]["storage"].to_string()
+    };
+    let posts = |world: &mut World, trouble| {
+        world.disk.trouble = trouble;
+        world.eve().asks("post", "0", "p");
+        world.handler("post").answers(&to(&["carol"], "1"));
+    };
+    let good = r#"{"readingFails":null,"waiting":0,"writingFails":null}"#;
+    assert_eq!(storage(&mut world), good);
+    posts(&mut world, Some(Trouble::Busy));
+    assert_eq!(storage(&mut world), good, "nobody asked the disk");
+    posts(&mut world, Some(Trouble::Storage));
+    world.now += Duration::from_secs(3);
+    posts(&mut world, Some(Trouble::Storage));
+    world.now += Duration::from_secs(2);
+    posts(&mut world, Some(Trouble::Busy));
+    assert_eq!(storage(&mut world), r#"{"readingFails":null,"waiting":0,"writingFails":{"last":2.0,"since":5.0}}"#);
+    world.disk.rests = true;
+    posts(&mut world, None);
+    assert_eq!(storage(&mut world), r#"{"readingFails":null,"waiting":1,"writingFails":{"last":2.0,"since":5.0}}"#);
+    world.disk.rests = false;
+    world.disk.trouble = Some(Trouble::Storage);
+    let carol = world.connects().conn;
+    world.on(carol).logs_in("carol", 1);
+    assert_eq!(storage(&mut world), r#"{"readingFails":{"last":0.0,"since":0.0},"waiting":0,"writingFails":{"last":0.0,"since":5.0}}"#);
+    world.disk.trouble = None;
+    world.passes(Duration::from_secs(1));
+    assert_eq!(storage(&mut world), r#"{"readingFails":null,"waiting":0,"writingFails":{"last":1.0,"since":6.0}}"#);
+    world.on(carol).disconnects();
+    posts(&mut world, None);
+    assert_eq!(storage(&mut world), good);
+}
