@@ -161,7 +161,7 @@ impl Session {
         }
         let bytes = frame.bytes().len();
         let digest = match (&self.stage, &id) {
-            (Stage::User(user), Some(id)) if self.dedupe => Some(digest(user, id, &kind, &data)),
+            (Stage::User(user), Some(id)) if self.dedupe => Some(Box::new(digest(user, id, &kind, &data))),
             _ => None,
         };
         self.forward(Event::Message(self.conn, Message { kind, data, id, bytes, digest }), bytes)

@@ -1,11 +1,11 @@
 //! From a handler's answer to those whom it names. All of it is checked before any of it is done.
 
 use super::Dispatcher;
-use super::event::Effect;
+use super::event::{Effect, Handed};
 use super::keeping::{Conns, Gathered, Outcome as Pending};
 use super::pushing::Told;
 use super::requests::{Failure, MessageKey, Request, Sender};
-use super::users::Named;
+use super::users::{Named, UserSession};
 use crate::frame::{Packet, Slice};
 use crate::name::{ConnId, HandlerId, RequestId, RouteId};
 use crate::protocol::handler::{Answer, Command, Offline, Order, Outcome, WrongAnswer};
@@ -188,7 +188,6 @@ impl Dispatcher {
                     continue;
                 }
             };
-            let mut had = Conns::new();
             // Who is away gets it from his mailbox, and so does a session that is fed from there.
             let (mut here, mut by_mailbox) = (false, false);
             for session in &account.sessions {
@@ -201,16 +200,18 @@ impl Dispatcher {
                     by_mailbox = true;
                     continue;
                 }
-                had.push(session.conn);
                 let packet = tally.deliveries.to(session.conn, &origin, data);
                 effects.push(if queue && !session.ending {
-                    Effect::Hand(session.conn, packet, account.name.clone(), Arc::clone(letter.get_or_insert_with(|| origin.letter(data))))
+                    let letter = Arc::clone(letter.get_or_insert_with(|| origin.letter(data)));
+                    Effect::Hand(session.conn, packet, Box::new(Handed { user: account.name.clone(), letter }))
                 } else {
                     Effect::Send(session.conn, packet)
                 });
             }
             if by_mailbox || (queue && !here) {
                 let letter = letter.get_or_insert_with(|| origin.letter(data));
+                let given = |session: &&UserSession| !session.ending && session.is_given_at_once(queue);
+                let had: Conns = account.sessions.iter().filter(given).map(|session| session.conn).collect();
                 let recipient = Recipient { user: account.name.clone(), counts, handed: !had.is_empty() };
                 tally.gathered.add(letter, recipient, had);
             } else if counts {
@@ -242,7 +243,11 @@ impl Dispatcher {
         };
         if at_once {
             let packet = tally.deliveries.to(conn, &origin, data);
-            effects.push(if handed { Effect::Hand(conn, packet, user.clone(), origin.letter(data)) } else { Effect::Send(conn, packet) });
+            effects.push(if handed {
+                Effect::Hand(conn, packet, Box::new(Handed { user: user.clone(), letter: origin.letter(data) }))
+            } else {
+                Effect::Send(conn, packet)
+            });
         } else if exists && (open || queue) {
             let recipient = Recipient { user, counts, handed: false };
             return tally.gathered.add(&origin.letter(data), recipient, others);

@@ -6,7 +6,7 @@ use super::repeats::Stage;
 use super::requests::{self, Failure, MessageKey, Repeat, Request, Sender, Waiting};
 use super::routes::Route;
 use crate::frame::{Packet, Slice};
-use crate::name::{BUILTIN, ConnId, HandlerId, RequestId, RouteId};
+use crate::name::{BUILTIN, ConnId, HandlerId, RequestId, RouteId, Username};
 use crate::protocol::client::KIND_BYTES_MAX;
 use crate::protocol::handler::{self, Speaker};
 use crate::protocol::reason::Reason;
@@ -20,14 +20,13 @@ impl Dispatcher {
         if message.digest.is_some() || session.looks_up {
             return self.hold(now, conn, message, effects);
         }
-        self.dispatch(now, conn, message, effects);
+        let user = session.user.clone();
+        self.dispatch(now, conn, user, message, effects);
     }
 
-    /// A message that did not come before, of a connection that is open.
-    pub(super) fn dispatch(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
+    /// A message that did not come before, of a connection that is open and has this user.
+    pub(super) fn dispatch(&mut self, now: Instant, conn: ConnId, user: Option<Username>, message: Message, effects: &mut Vec<Effect>) {
         let draining = self.draining;
-        let Some(session) = self.open_session(conn) else { return self.settle(conn, message.bytes, effects) };
-        let user = session.user.clone();
         let route = self.routes.find(message.kind.bytes());
         let (user, route) = match (user, route) {
             (Some(user), Some(route)) if !draining => (user, route),
@@ -46,11 +45,11 @@ impl Dispatcher {
         let number = self.next_number();
         let Message { kind, data, id, bytes, digest } = message;
         let sender = Sender::Client(conn, user);
-        let repeat = digest.map(|digest| Box::new(Repeat { digest, settled: false, others: Vec::new() }));
+        let repeat = digest.as_deref().map(|digest| Box::new(Repeat { digest: *digest, settled: false, others: Vec::new() }));
         let (counts, failure) = (Counts::default(), None);
         let key = self.messages.add(requests::Message { number, sender, kind, id, bytes, open: 0, counts, failure, repeat });
         if let Some(digest) = digest {
-            self.repeats.insert(digest, Stage::UnderWay(key));
+            self.repeats.insert(*digest, Stage::UnderWay(key));
         }
         self.ask(now, route, key, 0, data, effects);
         self.finish(key, effects);
@@ -206,26 +205,25 @@ impl Dispatcher {
         let Some(mut message) = self.messages.take_finished(key) else { return };
         // What a handler said without being asked has its outcome by now: that does not wait for what others make of it.
         let Sender::Client(conn, _) = message.sender else { return };
-        let others = match message.repeat.take() {
-            Some(repeat) => {
-                self.repeats.remove(&repeat.digest);
-                repeat.others
+        let id = message.id.take().map(Id::Client);
+        let wanted = id.is_some() || message.failure.is_some() || message.counts.failure().is_some();
+        if let Some(repeat) = message.repeat.take() {
+            self.repeats.remove(&repeat.digest);
+            for (conn, bytes) in repeat.others {
+                if self.open_session(conn).is_some() {
+                    effects.push(Effect::Send(conn, self.report_on(&message, id.as_ref())));
+                }
+                self.settle(conn, bytes, effects);
             }
-            None => Vec::new(),
-        };
-        let bad = message.failure.is_some() || message.counts.failure().is_some();
-        let wanted = bad || message.id.is_some();
-        for (conn, bytes) in std::iter::once((conn, message.bytes)).chain(others) {
-            if wanted && self.open_session(conn).is_some() {
-                effects.push(Effect::Send(conn, self.report_on(&message)));
-            }
-            self.settle(conn, bytes, effects);
         }
+        if wanted && self.open_session(conn).is_some() {
+            effects.push(Effect::Send(conn, self.report_on(&message, id.as_ref())));
+        }
+        self.settle(conn, message.bytes, effects);
     }
 
-    pub(super) fn report_on(&self, message: &requests::Message) -> Packet {
-        let id = message.id.clone().map(Id::Client);
-        let (kind, id) = (message.kind.as_str(), id.as_ref());
+    pub(super) fn report_on(&self, message: &requests::Message, id: Option<&Id>) -> Packet {
+        let kind = message.kind.as_str();
         match message.failure.as_deref() {
             None => report::outcome(kind, id, self.message_id(message.number), &message.counts),
             Some(Failure::Reason(reason, words)) => report::bad(kind, id, *reason, words),

@@ -170,12 +170,19 @@ pub enum Asker {
 /// What a connection was handed and its socket did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unwritten {
-    /// Whose it is.
-    pub user: Username,
-    /// The delivery, as a mailbox takes it.
-    pub letter: Arc<Letter>,
+    /// The delivery.
+    pub handed: Handed,
     /// A part of it was taken: the rest follows when there is room, and nothing may come before.
     pub begun: bool,
+}
+
+/// What a connection is handed, as a mailbox takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// Whose it is.
+    pub user: Username,
+    /// The delivery.
+    pub letter: Arc<Letter>,
 }
 
 /// What a report is about.
@@ -199,7 +206,7 @@ pub struct Message {
     /// What it counts against the bytes that its connection has under way.
     pub bytes: usize,
     /// Set if it may have come before, and is to be handled once only.
-    pub digest: Option<Digest>,
+    pub digest: Option<Box<Digest>>,
 }
 
 /// A built-in command that only asks.
@@ -222,7 +229,7 @@ pub enum Effect {
     Send(ConnId, Packet),
     /// Hand this delivery to a connection. What its socket does not take goes to the user's mailbox, and not into a queue: then
     /// there is an [`Event::Backlogged`].
-    Hand(ConnId, Packet, Username, Arc<Letter>),
+    Hand(ConnId, Packet, Box<Handed>),
     /// Say with [`Event::Emptied`] when all that was sent so far has left for the connection's socket.
     Watch(ConnId),
     /// One message of this connection is dealt with, and so are its bytes. Exactly one for each event that came of a
@@ -249,7 +256,7 @@ pub enum Effect {
     /// Change something on the disk. What one event leads to is done together or not at all.
     Write(Write),
     /// Read something from the disk.
-    Read(Read),
+    Read(Box<Read>),
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
 }

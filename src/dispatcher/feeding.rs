@@ -48,7 +48,7 @@ impl Dispatcher {
         let Some(feed) = &mut session.feed else { return };
         if let Some((after, Window { letters, bytes })) = feed.ask(&windows) {
             let user = feed.user.clone();
-            effects.push(Effect::Read(Read::Page { conn, user, after, letters_max: letters, bytes_max: bytes }));
+            effects.push(Effect::Read(Box::new(Read::Page { conn, user, after, letters_max: letters, bytes_max: bytes })));
         }
     }
 
@@ -136,10 +136,13 @@ impl Dispatcher {
 
     /// A session that is no longer live was handed a letter, and the rest of it leaves for its socket before anything else.
     fn has_mail(&mut self, conn: ConnId, seq: u64, letter: &Letter, effects: &mut Vec<Effect>) {
-        if let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut()) {
-            feed.send(seq, letter.bytes());
-            effects.push(Effect::Watch(conn));
+        let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut()) else { return };
+        if feed.ack {
+            // It was given it without a number, and cannot acknowledge what it does not know.
+            return feed.pass_over(seq);
         }
+        feed.send(seq, letter.bytes());
+        effects.push(Effect::Watch(conn));
     }
 
     /// Somebody else has put letters into a user's mailbox: they are at its end.

@@ -1,7 +1,7 @@
 //! What goes to the disk before a message gets its report, and what becomes of it there.
 
 use super::Dispatcher;
-use super::event::{Effect, Unwritten};
+use super::event::{Effect, Handed, Unwritten};
 use super::pushing::Told;
 use super::requests::{Failure, MessageKey};
 use crate::frame::Slice;
@@ -98,7 +98,7 @@ impl Dispatcher {
     /// A connection did not take what it was handed: it goes to the mailbox, and comes from there when there is room.
     pub(super) fn keep_unwritten(&mut self, conn: ConnId, letters: Vec<Unwritten>, effects: &mut Vec<Effect>) {
         let mut gathered = Gathered::default();
-        for Unwritten { user, letter, begun } in letters {
+        for Unwritten { handed: Handed { user, letter }, begun } in letters {
             let sessions = self.users.account(&user).map(|account| &account.sessions[..]).unwrap_or_default();
             // Those that are live were handed it as well, or have come later.
             let live = sessions.iter().filter(|session| session.live).map(|session| session.conn);

@@ -32,7 +32,7 @@ mod storage;
 mod tests;
 mod users;
 
-pub use event::{About, Asker, Effect, Event, Inquiry, Message, Unwritten};
+pub use event::{About, Asker, Effect, Event, Handed, Inquiry, Message, Unwritten};
 pub use feed::{Window, Windows};
 pub use lane::Form;
 pub use routes::RouteConfig;

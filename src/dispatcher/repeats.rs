@@ -39,11 +39,14 @@ impl Dispatcher {
     /// Takes on what is held for a connection, up to the next message that must be looked up.
     fn take_on(&mut self, now: Instant, conn: ConnId, effects: &mut Vec<Effect>) {
         loop {
-            let session = self.open_session(conn).filter(|session| !session.looks_up);
-            let Some(message) = session.and_then(|session| session.held.pop_front()) else { return };
-            match message.digest {
-                None => self.dispatch(now, conn, message, effects),
-                Some(digest) => self.take_on_once(conn, digest, message, effects),
+            let Some(session) = self.open_session(conn).filter(|session| !session.looks_up) else { return };
+            let Some(message) = session.held.pop_front() else { return };
+            match message.digest.as_deref() {
+                None => {
+                    let user = session.user.clone();
+                    self.dispatch(now, conn, user, message, effects);
+                }
+                Some(&digest) => self.take_on_once(conn, digest, message, effects),
             }
         }
     }
@@ -57,7 +60,7 @@ impl Dispatcher {
             Some(Stage::LookedUp(waiting)) => waiting.push((conn, message)),
             None => {
                 self.repeats.insert(digest, Stage::LookedUp(vec![(conn, message)]));
-                effects.push(Effect::Read(Read::Memo { digest }));
+                effects.push(Effect::Read(Box::new(Read::Memo { digest })));
             }
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
@@ -82,13 +85,14 @@ impl Dispatcher {
                 continue;
             };
             session.looks_up = false;
+            let user = session.user.clone();
             let report = match (&memo, self.repeats.get(&digest)) {
                 (Ok(None), Some(Stage::UnderWay(key))) => {
                     self.shares_report(*key, conn, message.bytes);
                     continue;
                 }
                 (Ok(None), _) => {
-                    self.dispatch(now, conn, message, effects);
+                    self.dispatch(now, conn, user, message, effects);
                     continue;
                 }
                 (Ok(Some(report)), _) => Packet::framed(report.clone()),
@@ -110,16 +114,13 @@ impl Dispatcher {
 
     /// Has the report on a message that may come again remembered before it is told. Whether there is something to wait for.
     pub(super) fn remember(&mut self, key: MessageKey, effects: &mut Vec<Effect>) -> bool {
-        let Some(message) = self.messages.get(key).filter(|message| message.open == 0) else { return false };
-        let temporary = is_temporary(message);
-        let Some(repeat) = message.repeat.as_mut().filter(|repeat| !repeat.settled) else { return false };
+        let Some(message) = self.messages.get(key) else { return false };
+        let Some(repeat) = message.repeat.as_mut().filter(|repeat| message.open == 0 && !repeat.settled) else { return false };
         repeat.settled = true;
-        if temporary {
-            return false;
-        }
         let digest = repeat.digest;
-        let Some(message) = self.messages.peek(key) else { return false };
-        let report = Report::Ready(Slice::from(&*self.report_on(message).body()));
+        let Some(message) = self.messages.peek(key).filter(|message| !is_temporary(message)) else { return false };
+        let id = message.id.clone().map(Id::Client);
+        let report = Report::Ready(Slice::from(&*self.report_on(message, id.as_ref()).body()));
         self.keep_memo(key, Memo { digest, report }, effects);
         true
     }

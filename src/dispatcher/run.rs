@@ -8,15 +8,15 @@
 //! can, everything else is `try_send`.
 
 use super::inlet::{Inbox, Nothing};
-use super::{Dispatcher, Effect, Event, Unwritten};
+use super::{Dispatcher, Effect, Event, Handed, Unwritten};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
 use crate::gate::{Entry, Gate, Incoming};
-use crate::name::{ConnId, RequestId, StartId, Username};
+use crate::name::{ConnId, RequestId, StartId};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::store::Store;
-use crate::store::mail::{Letter, Read, Told, Trouble, Write};
+use crate::store::mail::{Read, Told, Trouble, Write};
 use crate::transport::Socket;
 use crossbeam_channel::Sender;
 use foldhash::HashMap;
@@ -146,7 +146,7 @@ struct Attached {
     port: Port,
     packets: Vec<Packet>,
     /// Those of the packets that go to a mailbox if they are not written at once: their places, in order.
-    letters: Vec<(usize, Username, Arc<Letter>)>,
+    letters: Vec<(usize, Handed)>,
     /// Somebody wants to know when everything has left.
     watched: bool,
     settled: (usize, usize),
@@ -277,13 +277,13 @@ impl Runner {
     fn carry_out_one(&mut self, tables: &mut Tables, effect: Effect) {
         match effect {
             Effect::Send(conn, packet) => tables.touch(conn, |attached| attached.packets.push(packet)),
-            Effect::Hand(conn, packet, user, letter) => tables.touch(conn, |attached| {
-                attached.letters.push((attached.packets.len(), user, letter));
+            Effect::Hand(conn, packet, handed) => tables.touch(conn, |attached| {
+                attached.letters.push((attached.packets.len(), *handed));
                 attached.packets.push(packet);
             }),
             Effect::Watch(conn) => tables.touch(conn, |attached| attached.watched = true),
             Effect::Write(write) => tables.writes.push(write),
-            Effect::Read(read) => tables.reads.push(read),
+            Effect::Read(read) => tables.reads.push(*read),
             Effect::Settle(conn, bytes) => {
                 tables.settled_bytes += bytes;
                 tables.touch(conn, |attached| {
@@ -388,7 +388,7 @@ impl Attached {
         let (mut sent, mut unwritten) = (Sent::All, Vec::new());
         let watched = std::mem::take(&mut self.watched);
         if watched || !self.packets.is_empty() {
-            let is_letter = |place| self.letters.binary_search_by_key(&place, |(letter, ..)| *letter).is_ok();
+            let is_letter = |place| self.letters.binary_search_by_key(&place, |(letter, _)| *letter).is_ok();
             let sending = self.port.outlet.send_or_leave(&self.packets, is_letter);
             sent = sending.sent;
             if sent != Sent::All {
@@ -421,8 +421,8 @@ impl Attached {
 
     /// The letters of which the first `whole` packets have none; `begun` says whether the next one waits to be written.
     fn unwritten(&mut self, whole: usize, begun: bool) -> Vec<Unwritten> {
-        let letters = self.letters.drain(..).filter(|(place, ..)| *place >= whole);
-        letters.map(|(place, user, letter)| Unwritten { user, letter, begun: begun && place == whole }).collect()
+        let letters = self.letters.drain(..).filter(|(place, _)| *place >= whole);
+        letters.map(|(place, handed)| Unwritten { handed, begun: begun && place == whole }).collect()
     }
 }
 

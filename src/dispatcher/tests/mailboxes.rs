@@ -174,6 +174,25 @@ fn all_sessions_get_a_copy_and_the_first_word_settles_it() {
 }
 
 #[test]
+fn what_a_session_was_given_without_a_number_it_need_not_acknowledge() {
+    let mut world = World::new();
+    let (first, second) = (world.ack_session("carol"), world.ack_session("carol"));
+    world.on(second).stops_reading();
+    for n in 1..=2 {
+        world.alice().asks("chat", "0", "c");
+        world.handler("chat").answers(&to(&["carol"], &n.to_string()));
+    }
+    world.alice().gets(&["good 1/0/0 #c", "good 0/0/0 queued:1 #c"]);
+    world.on(first).gets(&["good null #auth_special", "chat 1", "chat 2"]);
+    world.on(second).reads_on();
+    world.on(second).gets(&["good null #auth_special", "chat 1", "chat 2 @1"]);
+    world.on(second).acknowledges(1);
+    world.passes(ACKNOWLEDGE_WITHIN * 2);
+    assert_eq!((world.on(first).closed(), world.on(second).closed()), (None, None));
+    assert_eq!(world.disk.waiting("carol"), 0);
+}
+
+#[test]
 fn a_reader_that_stops_gets_the_rest_from_its_mailbox() {
     let mut world = World::new();
     world.bob().stops_reading();

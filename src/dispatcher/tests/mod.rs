@@ -31,7 +31,6 @@ use disk::Disk;
 use people::{Handler, Person};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use words::*;
 
@@ -207,7 +206,7 @@ impl World {
                     to.news = true;
                 }
             }
-            Effect::Hand(conn, packet, user, letter) => {
+            Effect::Hand(conn, packet, handed) => {
                 let to = self.connections.get_mut(conn).expect("a connection that was there");
                 assert!(to.closed.is_none() && !to.forgotten, "{conn} was handed something after its end");
                 let begun = !std::mem::replace(&mut to.waits, to.stuck);
@@ -216,7 +215,7 @@ impl World {
                 }
                 if to.stuck {
                     to.news = true;
-                    to.unwritten.push(Unwritten { user: user.clone(), letter: Arc::clone(letter), begun });
+                    to.unwritten.push(Unwritten { handed: (**handed).clone(), begun });
                 }
             }
             Effect::Watch(conn) => {

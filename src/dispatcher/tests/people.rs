@@ -47,7 +47,7 @@ impl Person<'_> {
     pub(super) fn asks_once(&mut self, kind: &str, data: &str, id: &str) {
         let mut digest = [0; 32];
         digest.iter_mut().zip(id.bytes()).for_each(|(place, byte)| *place = byte);
-        let (id, digest) = (Some(slice(&format!("\"{id}\""))), Some(digest));
+        let (id, digest) = (Some(slice(&format!("\"{id}\""))), Some(Box::new(digest)));
         let message = Message { kind: kind.into(), data: slice(data), id, bytes: data.len(), digest };
         self.tells(|conn| Event::Message(conn, message));
     }
