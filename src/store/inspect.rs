@@ -2,7 +2,7 @@
 
 use super::mailbox::Mailboxes;
 use super::rows::{signed, unsigned};
-use super::{Database, StoreError};
+use super::{Database, StoreError, calendar};
 use crate::name::Username;
 use rusqlite::params;
 
@@ -147,21 +147,40 @@ impl Database {
         }
     }
 
-    /// Has letters that were set aside sent again, as if they had never been sent; gives how many there were. A session that
-    /// has come past them already does not get them, but its user's next one does.
+    /// Has letters that were set aside sent again; gives how many there were.
+    ///
+    /// They are at the end of the mailbox from then on, under new numbers and as old as what came just now: sessions have gone
+    /// past the old ones, and an acknowledgement, or what a client says at its login that it had, would delete them unsent. They
+    /// have one attempt left behind them, as they were sent before, and say so.
     ///
     /// # Errors
     /// [`StoreError::Unknown`].
     pub fn retry(&mut self, user: &Username, which: Which) -> Result<u64, StoreError> {
+        self.retry_at(user, which, calendar::now())
+    }
+
+    pub(super) fn retry_at(&mut self, user: &Username, which: Which, now: i64) -> Result<u64, StoreError> {
         let Some(number) = self.mailbox_of(user)? else {
             return Ok(0);
         };
         let (first, last, _) = which.range();
-        let sql = "UPDATE mail SET attempts = 0, aside = 0 WHERE box = ?1 AND seq IN
-                   (SELECT seq FROM mail WHERE box = ?1 AND seq BETWEEN ?2 AND ?3 AND aside = 1 LIMIT ?4)";
+        let find = "SELECT seq FROM mail WHERE box = ?1 AND seq BETWEEN ?2 AND ?3 AND aside = 1 ORDER BY seq LIMIT ?4";
+        let renumber = "UPDATE mail SET seq = (SELECT last FROM mailboxes WHERE box = ?1), kept = ?3, attempts = 1, aside = 0
+                        WHERE box = ?1 AND seq = ?2";
         let mut all = 0;
         loop {
-            let changed = self.transact(|rows| rows.execute(sql, params![number, first, last, PORTION]))?;
+            let changed = self.transact(|rows| {
+                let mut seqs: Vec<i64> = Vec::new();
+                rows.each(find, params![number, first, last, PORTION], |row| {
+                    seqs.push(row.get(0)?);
+                    Ok(true)
+                })?;
+                for seq in &seqs {
+                    rows.execute("UPDATE mailboxes SET last = last + 1 WHERE box = ?1", [number])?;
+                    rows.execute(renumber, params![number, seq, now])?;
+                }
+                Ok(seqs.len())
+            })?;
             all += changed as u64;
             if (changed as i64) < PORTION {
                 return Ok(all);

@@ -149,10 +149,11 @@ fn take(model: &mut Model, database: &mut Database, path: &std::path::Path, step
             let mailbox = model.users.entry(USERS[*user]).or_default();
             let seqs = mailbox.matching(*which, true);
             for seq in &seqs {
-                let letter = mailbox.letters.get_mut(seq).unwrap();
-                (letter.attempts, letter.aside) = (0, false);
+                let letter = mailbox.letters.remove(seq).unwrap();
+                mailbox.last += 1;
+                mailbox.letters.insert(mailbox.last, Letter { kept: now, attempts: 1, aside: false, ..letter });
             }
-            assert_eq!(database.retry(&name(USERS[*user]), *which).unwrap_or(0), seqs.len() as u64);
+            assert_eq!(database.retry_at(&name(USERS[*user]), *which, now).unwrap_or(0), seqs.len() as u64);
         }
         Step::Discard { user, which } => {
             let mailbox = model.users.entry(USERS[*user]).or_default();

@@ -156,14 +156,43 @@ fn what_is_sent_again_reaches_who_is_logged_in() {
     bob.got_nothing();
     other.got_nothing();
     assert_eq!(done(home, &["retry", "bob"]), "1 message for bob to be sent again\n");
-    let (data, seq) = gets(&mut bob);
-    assert_eq!(data, "again");
+    let again = bob.gets_json();
+    assert_eq!((&again["payload"]["data"], &again["header"]["redelivered"]), (&json!("again"), &json!(true)));
+    let seq = again["header"]["seq"].clone();
     assert_eq!(gets(&mut other), ("again".into(), Value::Null));
     assert_eq!(lines(home, &["list"])[0]["setAside"], 0);
     acknowledges(&mut bob, &seq);
     until("an empty mailbox", || done(home, &["list"]).is_empty().then_some(()));
     assert_eq!(done(home, &["retry", "bob"]), "0 messages for bob to be sent again\n");
     bob.got_nothing();
+    server.stop();
+}
+
+#[test]
+fn who_has_gone_past_it_gets_it_too_and_does_not_acknowledge_it_before() {
+    let server = serve();
+    let mut alice = server.log_in("alice");
+    for (times, data) in [(1, "1"), (2, "2")] {
+        is_set_aside(&server, &mut alice, data, times);
+    }
+    let mut bob = acknowledging(&server, "bob");
+    posts(&mut alice, "bob", "3");
+    assert_eq!(gets(&mut bob), (3.into(), 3.into()));
+    let home = &server.home;
+    assert_eq!(done(home, &["retry", "bob", "2"]), "1 message for bob to be sent again\n");
+    assert_eq!(gets(&mut bob), (2.into(), 4.into()));
+    acknowledges(&mut bob, &3.into());
+    until("one and one aside", || (lines(home, &["list"])[0]["messages"] == 2).then_some(()));
+    drop(bob);
+    // It was sent twice in vain; then the third one comes again, and is not what the client says that it had.
+    server.wait_for_times("is set aside", 3);
+    let home = server.stop();
+    assert_eq!(done(&home, &["retry", "bob"]), "2 messages for bob to be sent again\n");
+    let server = home.serve();
+    let mut bob = server.connect();
+    bob.sends(r#"{"header":{"authentication":{"username":"bob","password":"password"},"options":{"ack":true,"after":4}}}"#);
+    assert!(bob.gets().contains("auth_special"));
+    assert_eq!([gets(&mut bob), gets(&mut bob)], [(1.into(), 5.into()), (2.into(), 6.into())]);
     server.stop();
 }
 

@@ -159,8 +159,10 @@ fn what_is_sent_too_often_is_set_aside() {
     let full = put(&mut database, &parcel("s/1-1", "hi", &["alice"]), Bounds { messages: 1, bytes: 100 }, 5);
     assert_eq!(full, [Place::Refused]);
     assert_eq!(database.retry(&name("alice"), super::super::Which::Aside).unwrap(), 1);
-    assert_eq!(seqs(&database, "alice"), [2]);
-    assert!(tried(&mut database, "alice", &[2], 3).is_empty(), "counted anew");
+    assert_eq!(seqs(&database, "alice"), [4]);
+    assert!(tried(&mut database, "alice", &[4], 3).is_empty(), "counted anew");
+    settle(&mut database, "alice", 3, true);
+    assert_eq!(seqs(&database, "alice"), [4], "what was acknowledged is not what comes again");
 }
 
 #[test]
