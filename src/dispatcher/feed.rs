@@ -138,6 +138,11 @@ impl Feed {
         Window { letters: self.unacknowledged.len(), bytes: self.unacknowledged_bytes }
     }
 
+    /// Whether a page is on its way.
+    pub(super) fn is_asked(&self) -> bool {
+        matches!(self.hunger, Hunger::Asked { .. })
+    }
+
     /// The page has come: all of it is sent next. `more` says whether there was more when it was read.
     pub(super) fn page_came(&mut self, more: bool) {
         let since = self.hunger == Hunger::Asked { more: true };

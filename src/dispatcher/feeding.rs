@@ -33,7 +33,9 @@ impl Dispatcher {
 
     /// A session is fed no longer. What it did not acknowledge comes again in another.
     pub(super) fn end_feed(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
-        let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.take()) else { return };
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(feed) = session.feed.take() else { return };
+        session.stale_page |= feed.is_asked();
         self.acknowledge_by.forget(conn);
         let seqs = feed.unacknowledged();
         if !seqs.is_empty() {
@@ -44,7 +46,8 @@ impl Dispatcher {
     /// Asks for the next page of the mailbox, if the session can be sent one.
     fn feed(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         let windows = self.settings.windows;
-        let Some(session) = self.open_session(conn).filter(|session| session.can_be_fed()) else { return };
+        // Two pages on their way could not be told from each other.
+        let Some(session) = self.open_session(conn).filter(|session| session.can_be_fed() && !session.stale_page) else { return };
         let Some(feed) = &mut session.feed else { return };
         if let Some((after, Window { letters, bytes })) = feed.ask(&windows) {
             let user = feed.user.clone();
@@ -54,6 +57,9 @@ impl Dispatcher {
 
     pub(super) fn page_came(&mut self, now: Instant, conn: ConnId, page: Result<Page, Trouble>, effects: &mut Vec<Effect>) {
         let Some(session) = self.open_session(conn) else { return };
+        if std::mem::take(&mut session.stale_page) {
+            return self.feed(conn, effects);
+        }
         let Some(feed) = &mut session.feed else { return };
         match page {
             Err(_) => {

@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) backlogged: bool,
     /// How far it has been fed from the mailbox. Kept after its end for as long as something may still leave for the socket.
     pub(super) feed: Option<Feed>,
+    /// A page is on its way that was asked for before the last login or logout: it may be another user's, and is not sent.
+    pub(super) stale_page: bool,
     /// It is looked up whether its last message came before.
     pub(super) looks_up: bool,
     /// Messages that came after that one.
