@@ -230,8 +230,6 @@ impl Dispatcher {
         let sessions = sessions.unwrap_or_default();
         let session = sessions.iter().find(|session| session.conn == conn && !session.ending);
         let at_once = open && session.is_none_or(|session| session.is_given_at_once(queue));
-        // It is for nobody else, as long as this one is here.
-        let others = sessions.iter().filter(|other| open && other.live && other.conn != conn).map(|other| other.conn).collect();
         let handed = queue && session.is_some();
         // Who is gone may have no account any longer; he counts all the same.
         let counts = self.users.count(&user) || !exists;
@@ -249,8 +247,11 @@ impl Dispatcher {
                 Effect::Send(conn, packet)
             });
         } else if exists && (open || queue) {
+            // It comes to his other sessions too, for this one may go before it has had it, and then nothing may overtake it.
+            let sessions = self.users.account(&user).map(|account| &mut account.sessions[..]).unwrap_or_default();
+            sessions.iter_mut().for_each(|session| session.live = false);
             let recipient = Recipient { user, counts, handed: false };
-            return tally.gathered.add(&origin.letter(data), recipient, others);
+            return tally.gathered.add(&origin.letter(data), recipient, Conns::new());
         }
         if counts {
             tally.count(|| user.as_str(), at_once);
