@@ -104,7 +104,7 @@ impl Dispatcher {
         conns.into_iter().for_each(|conn| self.take_on(now, conn, effects));
     }
 
-    /// A connection is gone: what is held for it was never taken on.
+    /// A connection is at its end: what is held for it was never taken on.
     pub(super) fn give_up_held(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         let held = self.sessions.get_mut(&conn).map(|session| std::mem::take(&mut session.held));
         for message in held.into_iter().flatten() {

@@ -237,6 +237,7 @@ impl Dispatcher {
             self.users.remove(&user, conn);
         }
         effects.push(Effect::Close(conn, reason));
+        self.give_up_held(conn, effects);
     }
 
     pub(super) fn accounts_changed(&mut self, standings: Vec<(Username, Standing)>, effects: &mut Vec<Effect>) {

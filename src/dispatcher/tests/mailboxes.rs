@@ -244,6 +244,35 @@ fn a_reply_to_who_is_gone_waits_for_him() {
 }
 
 #[test]
+fn nothing_overtakes_a_reply_to_who_is_gone() {
+    let mut world = World::new();
+    let other = world.session("bob");
+    world.bob().asks("post", "0", "p");
+    world.bob().disconnects();
+    world.disk.rests = true;
+    world.handler("post").answers(&reply("1"));
+    world.alice().asks("post", "0", "q");
+    world.handler("post").answers(&to(&["bob"], "2"));
+    world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
+    world.on(other).gets(&["post 1", "post 2"]);
+}
+
+#[test]
+fn a_reply_that_is_queued_outlives_the_session_that_asked() {
+    let mut world = World::new();
+    let (live, asker, gone) = (world.session("carol"), world.ack_session("carol"), world.session("carol"));
+    world.on(asker).asks("post", "0", "p");
+    world.on(gone).asks("post", "0", "q");
+    world.on(asker).stops_reading();
+    world.handler("post").answers(&reply("1"));
+    world.on(asker).disconnects();
+    world.on(gone).disconnects();
+    world.handler("post").answers(&reply("2"));
+    world.on(live).gets(&["post 1", "post 2"]);
+}
+
+#[test]
 fn who_has_ended_its_input_is_sent_no_mail() {
     let mut world = World::new();
     world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
@@ -298,6 +327,53 @@ fn what_comes_again_while_the_first_is_looked_up_is_handled_once_whoever_leaves(
     assert_eq!(world.handler("many").asked(), ["\"p\"", "\"q\"", "\"r\""]);
     (0..3).for_each(|_| world.handler("many").answers(&none()));
     world.on(other).gets(&["good 0/0/0 #p", "good 0/0/0 #q", "good 0/0/0 #r"]);
+}
+
+#[test]
+fn a_page_that_was_asked_for_before_a_login_is_not_sent_after_it() {
+    let mut world = World::new();
+    world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
+    world.disk.rests = true;
+    let conn = world.session_with_mail("carol");
+    world.on(conn).logs_in("bob", 1);
+    world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
+    world.on(conn).gets(&["good null #auth_special", "good null #auth_special"]);
+    world.alice_posts(&["bob"], "3", "good 1/0/0");
+    world.on(conn).gets(&["post 3"]);
+    assert_eq!(world.disk.waiting("carol"), 1);
+}
+
+#[test]
+fn what_waits_while_another_connection_looks_it_up_keeps_its_place() {
+    let mut world = World::new();
+    let other = world.session("alice");
+    world.disk.rests = true;
+    world.alice().asks_once("many", "1", "p");
+    world.on(other).asks_once("many", "1", "p");
+    world.on(other).asks_once("many", "2", "q");
+    world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
+    assert_eq!(world.handler("many").asked(), ["1", "2"]);
+    world.handler("many").answers(&none());
+    world.handler("many").answers(&none());
+    world.alice().gets(&["good 0/0/0 #p"]);
+    world.on(other).gets(&["good 0/0/0 #p", "good 0/0/0 #q"]);
+}
+
+#[test]
+fn who_looks_a_message_up_and_is_closed_keeps_nobody_waiting() {
+    let mut world = World::new();
+    let other = world.session("alice");
+    world.disk.rests = true;
+    world.alice().asks_once("many", "1", "p");
+    world.on(other).asks_once("many", "1", "p");
+    world.alice().tells(Event::Overflowed);
+    world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
+    assert_eq!(world.handler("many").asked(), ["1"]);
+    world.handler("many").answers(&none());
+    world.on(other).gets(&["good 0/0/0 #p"]);
 }
 
 #[test]

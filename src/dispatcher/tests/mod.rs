@@ -11,6 +11,9 @@ mod disk;
 mod handlers;
 mod inquiries;
 mod ledger;
+mod mail_books;
+mod mail_ledger;
+mod mail_property;
 mod mailboxes;
 mod people;
 mod property;
@@ -20,7 +23,7 @@ mod retried;
 mod sessions;
 mod words;
 
-use super::{Asker, Dispatcher, Effect, Event, Form, RouteConfig, Settings, Unwritten, Window, Windows};
+use super::{Asker, Dispatcher, Effect, Event, Form, Handed, RouteConfig, Settings, Unwritten, Window, Windows};
 use crate::config::Framing;
 use crate::frame::Packet;
 use crate::gate::CloseReason;
@@ -67,6 +70,8 @@ struct World {
     starts: Vec<usize>,
     drained: usize,
     disk: Disk,
+    /// Several events are taken in before anything is written: [`World::settles`] ends that.
+    batching: bool,
     /// What events led to, since this was last taken.
     effects: Vec<Effect>,
 }
@@ -79,14 +84,50 @@ struct Connection {
     verdicts: Vec<bool>,
     closed: Option<CloseReason>,
     forgotten: bool,
-    /// Its socket takes nothing.
+    /// Its socket takes nothing, but for so many packets.
     stuck: bool,
-    /// What it was handed and did not take, since the dispatcher was told.
-    unwritten: Vec<Unwritten>,
-    /// It was sent something that waits for its socket.
+    room: usize,
+    /// It was sent something that waits for its socket: so many packets at the end of its inbox.
     waits: bool,
-    /// The dispatcher is to be told that it waits, or that nothing waits.
-    news: bool,
+    waiting: usize,
+    /// What is to be written, and as what a mailbox takes it if its socket does not.
+    collected: Vec<(Packet, Option<Handed>)>,
+    watched: bool,
+}
+
+impl Connection {
+    fn is_dirty(&self) -> bool {
+        self.watched || !self.collected.is_empty()
+    }
+
+    /// Writes what was collected, as the thread around the dispatcher does, and says what the dispatcher is told then.
+    fn flush(&mut self, conn: ConnId) -> Vec<Event> {
+        let (waited, watched) = (self.waits, std::mem::take(&mut self.watched));
+        let mut unwritten = Vec::new();
+        for (packet, letter) in std::mem::take(&mut self.collected) {
+            if !self.waits && (!self.stuck || self.room > 0) {
+                self.room -= usize::from(self.stuck);
+                self.inbox.push(packet);
+                continue;
+            }
+            let begun = !std::mem::replace(&mut self.waits, true);
+            if begun || letter.is_none() {
+                self.inbox.push(packet);
+                self.waiting += 1;
+            }
+            unwritten.extend(letter.map(|handed| Unwritten { handed, begun }));
+        }
+        let backlogged = !unwritten.is_empty() || self.waits != waited;
+        let emptied = watched && !self.waits;
+        let events = [backlogged.then(|| Event::Backlogged(conn, unwritten)), emptied.then_some(Event::Emptied(conn))];
+        events.into_iter().flatten().collect()
+    }
+
+    /// Nobody writes any more what was collected.
+    fn given_up(&mut self) -> Vec<Unwritten> {
+        let letters = std::mem::take(&mut self.collected).into_iter().filter_map(|(_, letter)| letter);
+        letters.map(|handed| Unwritten { handed, begun: false }).collect()
+    }
 }
 
 /// What has come to an instance of a handler and has no answer yet.
@@ -145,6 +186,7 @@ impl World {
             starts: Vec::new(),
             drained: 0,
             disk: Disk::default(),
+            batching: false,
             effects: Vec::new(),
         };
         for name in ["alice", "bob", "eve", "carol"] {
@@ -167,18 +209,34 @@ impl World {
     /// Takes in an event, checks what must always hold, and gives everybody what is his. Then everybody does what that leads to.
     fn handle(&mut self, event: Event) {
         self.handle_alone(event);
+        if !self.batching {
+            self.settles();
+        }
+    }
+
+    /// Everybody does what was collected for him to do, until there is nothing more.
+    fn settles(&mut self) {
         loop {
-            let flushed = self.connections.iter_mut().find(|(_, connection)| connection.news);
-            if let Some((conn, connection)) = flushed {
-                connection.news = false;
-                let unwritten = std::mem::take(&mut connection.unwritten);
-                let event = if connection.waits { Event::Backlogged(*conn, unwritten) } else { Event::Emptied(*conn) };
-                self.handle_alone(event);
+            let dirty = self.connections.iter().find(|(_, connection)| connection.is_dirty()).map(|(conn, _)| *conn);
+            if let Some(conn) = dirty {
+                self.flush(conn);
             } else if let Some(told) = self.disk.works() {
                 told.into_iter().for_each(|told| self.handle_alone(Event::Stored(told)));
             } else {
                 return;
             }
+        }
+    }
+
+    fn flush(&mut self, conn: ConnId) {
+        let events = self.connections.get_mut(&conn).expect("a connection that was there").flush(conn);
+        events.into_iter().for_each(|event| self.handle_alone(event));
+    }
+
+    /// The thread that finishes what slow sockets did not take says that this one has taken everything.
+    fn is_emptied(&mut self, conn: ConnId) {
+        if !self.connections[&conn].waits {
+            self.handle(Event::Emptied(conn));
         }
     }
 
@@ -193,7 +251,15 @@ impl World {
         for effect in &effects {
             self.carry_out(effect);
         }
+        let gone = effects.iter().filter_map(|effect| if let Effect::Forget(conn) = effect { Some(*conn) } else { None });
+        let gone: Vec<ConnId> = gone.collect();
         self.effects.append(&mut effects);
+        for conn in gone {
+            let left = self.connections.get_mut(&conn).map(Connection::given_up).unwrap_or_default();
+            if !left.is_empty() {
+                self.handle_alone(Event::Backlogged(conn, left));
+            }
+        }
     }
 
     fn carry_out(&mut self, effect: &Effect) {
@@ -201,26 +267,16 @@ impl World {
             Effect::Send(conn, packet) => {
                 let to = self.connections.get_mut(conn).expect("a connection that was there");
                 assert!(to.closed.is_none() && !to.forgotten, "{conn} was sent something after its end");
-                to.inbox.push(packet.clone());
-                if to.stuck && !std::mem::replace(&mut to.waits, true) {
-                    to.news = true;
-                }
+                to.collected.push((packet.clone(), None));
             }
             Effect::Hand(conn, packet, handed) => {
                 let to = self.connections.get_mut(conn).expect("a connection that was there");
                 assert!(to.closed.is_none() && !to.forgotten, "{conn} was handed something after its end");
-                let begun = !std::mem::replace(&mut to.waits, to.stuck);
-                if begun || !to.stuck {
-                    to.inbox.push(packet.clone());
-                }
-                if to.stuck {
-                    to.news = true;
-                    to.unwritten.push(Unwritten { handed: (**handed).clone(), begun });
-                }
+                to.collected.push((packet.clone(), Some((**handed).clone())));
             }
             Effect::Watch(conn) => {
                 let to = self.connections.get_mut(conn).expect("a connection that was there");
-                to.news |= !to.waits && !to.forgotten;
+                to.watched |= !to.forgotten;
             }
             Effect::Write(write) => self.disk.write(write),
             Effect::Read(read) => self.disk.read(read),
@@ -233,7 +289,11 @@ impl World {
             Effect::Close(conn, reason) => {
                 assert_eq!(self.connection(*conn).closed.replace(*reason), None, "{conn} was closed twice");
             }
-            Effect::Forget(conn) => self.connection(*conn).forgotten = true,
+            Effect::Forget(conn) => {
+                let connection = self.connection(*conn);
+                connection.forgotten = true;
+                connection.watched = false;
+            }
             Effect::Tell(id, packet) => self.end(*id).told.push(packet.clone()),
             Effect::Ask(id, request, packet) => {
                 let end = self.end(*id);

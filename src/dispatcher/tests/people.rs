@@ -65,7 +65,7 @@ impl Person<'_> {
     /// Its socket takes everything again.
     pub(super) fn reads_on(&mut self) {
         let connection = self.world.connection(self.conn);
-        connection.stuck = false;
+        (connection.stuck, connection.room, connection.waiting) = (false, 0, 0);
         if std::mem::take(&mut connection.waits) {
             self.tells(Event::Emptied);
         }
