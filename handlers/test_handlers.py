@@ -13,7 +13,7 @@ from harness import HERE, TOUCHY, Asker, Process, frame
 
 def load_tests(loader, tests, pattern):
     """Adds the tests in the handlers' own folders, so that one command runs all."""
-    for folder in ("chat", "presence"):
+    for folder in ("chat", "mail", "presence"):
         tests.addTests(unittest.TestLoader().discover(str(HERE / folder), top_level_dir=str(HERE / folder)))
     return tests
 

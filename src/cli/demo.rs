@@ -29,7 +29,7 @@ alice and bob, lets them talk, and prints what each of them sends and gets. Then
 server and removes everything. The server is in a temporary directory and listens on a UNIX
 socket in it, so nothing else on this machine is touched or can interfere.
 
-Two of the sample handlers need python3 (3.8 or later).
+Most of the sample handlers need python3 (3.8 or later).
 
 Options:
   -h, --help        print this

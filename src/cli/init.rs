@@ -15,9 +15,9 @@ use std::path::Path;
 pub const HELP: &str = "\
 Usage: bester init DIR [--user NAME]
 
-Makes a directory with all that a server needs: a configuration (DIR/bester.conf), the database for
-accounts (DIR/state/bester.db) and sample handlers (DIR/handlers). Nothing that is there already is
-changed.
+Makes a directory with all that a server needs: a configuration (DIR/bester.conf), the database of
+accounts and mailboxes (DIR/state/bester.db) and sample handlers (DIR/handlers). Nothing that is
+there already is changed.
 
 Options:
   -u, --user NAME   make a first account; asks for its password, or takes the first line of
@@ -41,6 +41,8 @@ const FILES: &[(&str, bool, &str)] = &[
     ("handlers/echo/echo.py", true, include_str!("../../handlers/echo/echo.py")),
     ("handlers/chat/README.md", false, include_str!("../../handlers/chat/README.md")),
     ("handlers/chat/chat.py", true, include_str!("../../handlers/chat/chat.py")),
+    ("handlers/mail/README.md", false, include_str!("../../handlers/mail/README.md")),
+    ("handlers/mail/mail.py", true, include_str!("../../handlers/mail/mail.py")),
     ("handlers/presence/README.md", false, include_str!("../../handlers/presence/README.md")),
     ("handlers/presence/presence.py", true, include_str!("../../handlers/presence/presence.py")),
     ("handlers/count/README.md", false, include_str!("../../handlers/count/README.md")),

@@ -25,6 +25,7 @@ fn all_answer(client: &mut Client) {
         ("echo", "[1.0]", r#""data":[1.0]"#),
         ("count", "null", r#""count":1"#),
         ("chat", r#"{"join":"attic"}"#, "attic"),
+        ("mail", r#"{"to":["alice"],"text":"hello"}"#, r#""from":"alice""#),
         ("presence", r#"{"who":true}"#, "alice"),
     ] {
         client.sends_message(kind, data, "m");

@@ -463,6 +463,7 @@ pub fn sample(name: &str) -> String {
     match name {
         "echo" => format!(r#""echo": {{ "handlerBinary": "{handlers}/echo/echo.py" }},"#),
         "chat" => format!(r#""chat": {{ "handlerBinary": "{handlers}/chat/chat.py", "envelope": true }},"#),
+        "mail" => format!(r#""mail": {{ "handlerBinary": "{handlers}/mail/mail.py", "envelope": true, "offline": "queue" }},"#),
         "presence" => format!(r#""presence": {{ "handlerBinary": "{handlers}/presence/presence.py", "envelope": true }},"#),
         "count" => format!(r#""count": {{ "handlerBinary": "{handlers}/count/count.sh", "framing": "lines" }},"#),
         _ => panic!("there is no sample {name}"),

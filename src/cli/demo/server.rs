@@ -31,7 +31,7 @@ const PYTHON_CHECK: &str = "import sys; sys.exit(sys.version_info < (3, 8))";
 pub(super) fn check_python() -> Result<(), Failure> {
     let missing = |what: &str| {
         Failure::unavailable(format_args!(
-            "{what}, which two of the sample handlers need; on Debian this installs it: apt-get install python3"
+            "{what}, which most of the sample handlers need; on Debian this installs it: apt-get install python3"
         ))
     };
     let python =
