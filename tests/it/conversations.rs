@@ -5,12 +5,12 @@ use std::process::Command;
 
 #[test]
 fn netcat_gets_what_is_written_down() {
-    let home = Home::new(&["echo", "chat", "count", "presence"].map(sample).concat(), "", &[]);
+    let home = Home::new(&["echo", "chat", "count", "mail", "presence"].map(sample).concat(), "", &[]);
     home.bester_with_input(&["user", "add", "alice"], "correct horse").good();
     home.bester_with_input(&["user", "add", "bob"], "battery staple").good();
     let server = home.serve();
     // A conversation may ask whether they are up.
-    for handler in ["echo", "chat", "count", "presence"] {
+    for handler in ["echo", "chat", "count", "mail", "presence"] {
         server.wait_for(&format!("handler {handler} is up"));
     }
     let address = server.tcp4.expect("an address");
@@ -25,6 +25,6 @@ fn netcat_gets_what_is_written_down() {
     let (told, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{complaints}\n{told}");
     let names: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("ok ")).map(str::trim).collect();
-    assert!(names.len() >= 18 && names.contains(&"10-pipelined"), "{told}");
+    assert!(names.len() >= 19 && names.contains(&"10-pipelined"), "{told}");
     server.stop();
 }
