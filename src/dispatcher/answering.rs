@@ -188,29 +188,28 @@ impl Dispatcher {
                     continue;
                 }
             };
-            // Who is away gets it from his mailbox, and so does a session that is fed from there.
-            let (mut here, mut by_mailbox) = (false, false);
+            let mut here = false;
+            let by_mailbox = account.goes_to_mailbox(queue, asked_by);
             for session in &account.sessions {
                 let asker = Some(session.conn) == asked_by;
                 if !asker && session.ending {
                     continue;
                 }
                 here = true;
-                if !session.ending && !session.is_given_at_once(queue) {
-                    by_mailbox = true;
+                if by_mailbox && !session.is_given_at_once(queue) {
                     continue;
                 }
                 let packet = tally.deliveries.to(session.conn, &origin, data);
-                effects.push(if queue && !session.ending {
+                effects.push(if queue {
                     let letter = Arc::clone(letter.get_or_insert_with(|| origin.letter(data)));
                     Effect::Hand(session.conn, packet, Box::new(Handed { user: account.name.clone(), letter }))
                 } else {
                     Effect::Send(session.conn, packet)
                 });
             }
-            if by_mailbox || (queue && !here) {
+            if by_mailbox {
                 let letter = letter.get_or_insert_with(|| origin.letter(data));
-                let given = |session: &&UserSession| !session.ending && session.is_given_at_once(queue);
+                let given = |session: &&UserSession| session.is_given_at_once(queue);
                 let had: Conns = account.sessions.iter().filter(given).map(|session| session.conn).collect();
                 let recipient = Recipient { user: account.name.clone(), counts, handed: !had.is_empty() };
                 tally.gathered.add(letter, recipient, had);
@@ -228,7 +227,7 @@ impl Dispatcher {
         let sessions = self.users.sessions(user.as_str().as_bytes());
         let exists = sessions.is_some();
         let sessions = sessions.unwrap_or_default();
-        let session = sessions.iter().find(|session| session.conn == conn && !session.ending);
+        let session = sessions.iter().find(|session| session.conn == conn);
         let at_once = open && session.is_none_or(|session| session.is_given_at_once(queue));
         let handed = queue && session.is_some();
         // Who is gone may have no account any longer; he counts all the same.

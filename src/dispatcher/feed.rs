@@ -64,6 +64,8 @@ pub(super) struct Feed {
     /// It was handed these in another way, though not everything before them: the numbers rise.
     had: VecDeque<u64>,
     hunger: Hunger,
+    /// What lies next in the mailbox needs all the room that there is.
+    is_large: bool,
     /// Sent, and perhaps not yet gone to the socket.
     unflushed: Window,
     /// Sent with a number, and not acknowledged: the numbers rise.
@@ -103,6 +105,7 @@ impl Feed {
             settled: after,
             had: VecDeque::new(),
             hunger: Hunger::Hungry,
+            is_large: false,
             unflushed: Window::default(),
             unacknowledged: VecDeque::new(),
             unacknowledged_bytes: 0,
@@ -120,10 +123,14 @@ impl Feed {
     /// Asks for a page, if one is wanted and there is room for it: the number after which it begins, and its size.
     pub(super) fn ask(&mut self, windows: &Windows) -> Option<(u64, Window)> {
         let waiting = self.waiting();
-        let wide = windows.unflushed.is_wide(self.unflushed) && windows.unacknowledged.is_wide(waiting);
+        let wide = match self.is_large {
+            true => self.unflushed.letters + waiting.letters == 0,
+            false => windows.unflushed.is_wide(self.unflushed) && windows.unacknowledged.is_wide(waiting),
+        };
         if self.hunger != Hunger::Hungry || !wide {
             return None;
         }
+        self.is_large = false;
         self.hunger = Hunger::Asked { more: false };
         let (unflushed, unacknowledged) = (windows.unflushed.beside(self.unflushed), windows.unacknowledged.beside(waiting));
         if !self.ack {
@@ -141,6 +148,18 @@ impl Feed {
     /// Whether a page is on its way.
     pub(super) fn is_asked(&self) -> bool {
         matches!(self.hunger, Hunger::Asked { .. })
+    }
+
+    /// The rest of a page cannot be sent: its next letter waits until there is all the room for it.
+    pub(super) fn cut_page(&mut self) {
+        self.is_large = true;
+        self.look_again();
+    }
+
+    /// Whether a letter may be sent now.
+    pub(super) fn fits(&self, bytes: usize, windows: &Windows) -> bool {
+        let unacknowledged = !self.ack || windows.unacknowledged.has_room(bytes, self.waiting());
+        unacknowledged && windows.unflushed.has_room(bytes, self.unflushed)
     }
 
     /// The page has come: all of it is sent next. `more` says whether there was more when it was read.
@@ -164,8 +183,7 @@ impl Feed {
 
     /// A letter has just come into the mailbox. `open` says whether the session can be sent anything now.
     pub(super) fn fresh(&mut self, bytes: usize, windows: &Windows, open: bool) -> Fresh {
-        let fits = windows.unflushed.has_room(bytes, self.unflushed) && windows.unacknowledged.has_room(bytes, self.waiting());
-        if self.is_sated() && open && fits {
+        if self.is_sated() && open && self.fits(bytes, windows) {
             return Fresh::Send;
         }
         self.look_again();
@@ -340,6 +358,22 @@ mod tests {
         feed.flush();
         assert_eq!(feed.ask(&WINDOWS), None);
         feed.acknowledge(1);
+        assert_eq!(feed.ask(&WINDOWS), Some((1, WINDOW)));
+    }
+
+    #[test]
+    fn a_letter_that_does_not_fit_waits_for_all_the_room() {
+        let mut feed = sated(true);
+        feed.send(1, 10);
+        feed.look_again();
+        assert_eq!(feed.ask(&WINDOWS), Some((1, Window { letters: 3, bytes: 90 })));
+        feed.page_came(false);
+        assert!(!feed.fits(95, &WINDOWS));
+        feed.cut_page();
+        feed.flush();
+        assert_eq!(feed.ask(&WINDOWS), None, "it would be the same page again");
+        feed.acknowledge(1);
+        assert!(feed.fits(95, &WINDOWS));
         assert_eq!(feed.ask(&WINDOWS), Some((1, WINDOW)));
     }
 

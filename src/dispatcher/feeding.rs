@@ -60,8 +60,11 @@ impl Dispatcher {
         if std::mem::take(&mut session.stale_page) {
             return self.feed(conn, effects);
         }
+        let ending = session.is_ending();
         let Some(feed) = &mut session.feed else { return };
         match page {
+            // It gets only what its own messages cause.
+            _ if ending => feed.page_failed(),
             Err(_) => {
                 feed.page_failed();
                 self.read_again.push_back((now + READ_AGAIN_AFTER, conn));
@@ -74,8 +77,10 @@ impl Dispatcher {
                 for ((mail, had), on_its_way) in mail.iter().zip(had).zip(on_its_way) {
                     if had || on_its_way {
                         self.has_mail(conn, mail.seq, &mail.letter, effects);
-                    } else {
+                    } else if self.is_room_for(conn, &mail.letter) {
                         self.send_mail(now, conn, mail.seq, &mail.letter, mail.redelivered, effects);
+                    } else {
+                        break;
                     }
                 }
                 if mail.is_empty() {
@@ -84,6 +89,17 @@ impl Dispatcher {
                 self.feed(conn, effects);
             }
         }
+    }
+
+    /// Whether a session may be sent this letter now. A page has one at least, however large it is: it waits for room of its own.
+    fn is_room_for(&mut self, conn: ConnId, letter: &Letter) -> bool {
+        let windows = self.settings.windows;
+        let Some(feed) = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut()) else { return false };
+        let fits = feed.fits(letter.bytes(), &windows);
+        if !fits {
+            feed.cut_page();
+        }
+        fits
     }
 
     /// A letter is in a user's mailbox from now on. The sessions in `had` have it already.
@@ -172,13 +188,14 @@ impl Dispatcher {
         };
         let user = feed.user.clone();
         effects.push(Effect::Settle(conn, 0));
-        self.settled(now, &user, seq, effects);
+        self.settled(now, conn, &user, seq, effects);
     }
 
-    /// A user has everything up to `seq`, whichever session of his says so.
-    fn settled(&mut self, now: Instant, user: &Username, seq: u64, effects: &mut Vec<Effect>) {
+    /// A user has everything up to `seq`, as this session of his says.
+    fn settled(&mut self, now: Instant, conn: ConnId, user: &Username, seq: u64, effects: &mut Vec<Effect>) {
         let acknowledge_by = now + self.settings.acknowledge_within;
-        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, conn: None }));
+        // What it said at its login may not have been looked at yet.
+        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, conn: Some(conn) }));
         let sessions = self.users.account(user).map(|account| &account.sessions[..]).unwrap_or_default();
         let conns: Conns = sessions.iter().map(|session| session.conn).collect();
         for conn in conns {
@@ -194,7 +211,7 @@ impl Dispatcher {
         }
     }
 
-    /// A login said that it has more than was ever sent.
+    /// A login said that it has more than was ever sent, and perhaps an acknowledgement said it again.
     pub(super) fn beyond(&mut self, conn: ConnId, last: u64, effects: &mut Vec<Effect>) {
         if self.open_session(conn).is_some() {
             let words = format!("options.after is more than was ever sent to this user; the last number is {last}");

@@ -330,8 +330,7 @@ impl Tables {
     /// Whether this was the last.
     fn take(&mut self, dispatcher: &mut Dispatcher, now: Instant, inbound: Inbound, effects: &mut Vec<Effect>) -> bool {
         match inbound {
-            // It has filled up again since.
-            Inbound::One(Event::Emptied(conn)) if self.is_waiting(conn) => {}
+            Inbound::One(Event::Emptied(conn)) if !self.is_empty(conn) => {}
             Inbound::One(event) => dispatcher.handle(now, event, effects),
             Inbound::Many(events) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
             Inbound::Answers(events, _place) => events.into_iter().for_each(|event| dispatcher.handle(now, event, effects)),
@@ -346,8 +345,12 @@ impl Tables {
         false
     }
 
-    fn is_waiting(&self, conn: ConnId) -> bool {
-        self.ports.get(&conn).is_some_and(|attached| attached.port.outlet.is_waiting())
+    /// Whether a connection that was said to be empty is so: it may have filled up again since, and then that is said again, or
+    /// something may be collected for it, and then it is said once that is written.
+    fn is_empty(&mut self, conn: ConnId) -> bool {
+        let Some(attached) = self.ports.get_mut(&conn) else { return false };
+        attached.watched |= !attached.packets.is_empty();
+        attached.packets.is_empty() && !attached.port.outlet.is_waiting()
     }
 
     fn write_to_handler(&mut self, start: StartId, packet: Packet) {

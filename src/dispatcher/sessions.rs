@@ -43,6 +43,11 @@ impl Session {
         self.input_ended && self.under_way == 0
     }
 
+    /// Whether its input has ended: it gets only what its own messages cause.
+    pub(super) fn is_ending(&self) -> bool {
+        self.input_ended
+    }
+
     /// Whether it is sent what lies in the mailbox, if there is anything.
     pub(super) fn can_be_fed(&self) -> bool {
         self.user.is_some() && !self.input_ended && !self.backlogged

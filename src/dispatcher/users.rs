@@ -48,6 +48,19 @@ impl Account {
         next
     }
 
+    /// Whether a delivery goes to the mailbox: for who is away, or for a session that is not given it at once. What is kept
+    /// (`queue`) comes from there to all sessions then: one that was handed it as well could be given it twice. `asker` gets what
+    /// its own message causes also when its input has ended.
+    pub(super) fn goes_to_mailbox(&mut self, queue: bool, asker: Option<ConnId>) -> bool {
+        let mut here = self.sessions.iter().filter(|session| !session.ending || Some(session.conn) == asker).peekable();
+        let is_away = here.peek().is_none();
+        let by_mailbox = if is_away { queue } else { here.any(|session| !session.is_given_at_once(queue)) };
+        if by_mailbox && queue {
+            self.feed_all();
+        }
+        by_mailbox
+    }
+
     /// Its sessions are fed from the mailbox, until they have caught up again.
     pub(super) fn feed_all(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.live = false);
@@ -79,7 +92,8 @@ impl UserSession {
         match (self.ack, queue) {
             (true, true) => false,
             (true, false) => !self.backlogged,
-            (false, true) => self.live,
+            // Of what its own messages cause: nothing comes to it from the mailbox any more.
+            (false, true) => self.live || self.ending,
             (false, false) => true,
         }
     }
@@ -93,7 +107,7 @@ pub(super) enum Named<'a> {
     /// Somebody who was named before.
     Again,
     /// Somebody, and whether he counts.
-    First { account: &'a Account, counts: bool },
+    First { account: &'a mut Account, counts: bool },
 }
 
 /// Why a login that was proved is not accepted all the same.

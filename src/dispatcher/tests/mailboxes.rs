@@ -193,6 +193,33 @@ fn what_a_session_was_given_without_a_number_it_need_not_acknowledge() {
 }
 
 #[test]
+fn a_session_that_is_behind_settles_nothing_beside_one_that_acknowledges() {
+    let mut world = World::new();
+    world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
+    let first = world.ack_session("carol");
+    let second = world.session_with_mail("carol");
+    world.on(second).gets(&["good null #auth_special", "post 1"]);
+    assert_eq!(world.disk.waiting("carol"), 1);
+    world.on(first).acknowledges(1);
+    assert_eq!(world.disk.waiting("carol"), 0);
+}
+
+#[test]
+fn what_one_session_has_had_waits_for_another_that_is_behind() {
+    let mut world = World::new();
+    world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
+    let mut slow = world.connects();
+    slow.stops_reading();
+    slow.logs_in("carol", 1);
+    let slow = slow.conn;
+    let fast = world.session_with_mail("carol");
+    world.on(fast).gets(&["good null #auth_special", "post 1"]);
+    assert_eq!(world.disk.waiting("carol"), 1);
+    world.on(slow).reads_on();
+    world.on(slow).gets(&["good null #auth_special", "post 1"]);
+}
+
+#[test]
 fn a_reader_that_stops_gets_the_rest_from_its_mailbox() {
     let mut world = World::new();
     world.bob().stops_reading();
@@ -251,6 +278,8 @@ fn nothing_overtakes_a_reply_to_who_is_gone() {
     world.bob().disconnects();
     world.disk.rests = true;
     world.handler("post").answers(&reply("1"));
+    // Nothing waits for its socket, but something is on its way into the mailbox.
+    world.on(other).tells(Event::Emptied);
     world.alice().asks("post", "0", "q");
     world.handler("post").answers(&to(&["bob"], "2"));
     world.disk.rests = false;
@@ -270,6 +299,18 @@ fn a_reply_that_is_queued_outlives_the_session_that_asked() {
     world.on(gone).disconnects();
     world.handler("post").answers(&reply("2"));
     world.on(live).gets(&["post 1", "post 2"]);
+}
+
+#[test]
+fn who_acknowledges_and_has_ended_its_input_gets_the_reply_in_its_next_session() {
+    let mut world = World::new();
+    let carol = world.ack_session("carol");
+    world.on(carol).asks("post", "0", "p");
+    world.on(carol).tells(Event::InputEnded);
+    world.handler("post").answers(&reply("1"));
+    world.on(carol).gets(&["good null #auth_special", "good 0/0/0 queued:1 #p"]);
+    let carol = world.ack_session("carol");
+    world.on(carol).gets(&["good null #auth_special", "post 1 @1"]);
 }
 
 #[test]
