@@ -32,7 +32,8 @@ Options:
       --id ID               what we call the message (send; with --dedupe something random)
       --dedupe              have the server remember the message: if the same user sends the
                             same data with the same ID again within some minutes, it is not
-                            handled again, and the report is the same
+                            handled again, and the report is the same; a reply
+                            to the first time is not repeated
       --retry SECONDS       with --dedupe: for so long, connect and send again until there is a
                             report, though the connection is lost or the server is restarted
       --stay SECONDS        after a good report, print what arrives for so long (0)

@@ -11,8 +11,9 @@ Usage: bester serve [-c FILE]
 Runs the server in the foreground until it is told to stop by SIGTERM or SIGINT (Ctrl-C). The log
 goes to standard error.
 
-Told to stop, it accepts nothing new, lets what is under way finish (10 s at most), ends the
-handlers and exits with 0. Told a second time, it ends them at once.
+Told to stop, it accepts nothing new, lets what is under way finish (10 s at most), puts what is to
+be kept into mailboxes, ends the handlers and exits with 0. Told a second time, it ends them at
+once.
 
 Options:
   -c, --config FILE the configuration (bester.conf)

@@ -26,7 +26,7 @@ sessions of somebody who was removed or disabled, or has a new password, are clo
 Actions:
   add NAME          make an account; asks for a password
   password NAME     give an account a new password; asks for it
-  remove NAME       remove an account
+  remove NAME       remove an account, and what waits in its mailbox
   disable NAME      let NAME log in no more, but keep the account
   enable NAME       let NAME log in again
   list              print the names, a line each; \"disabled\" stands behind a tab
