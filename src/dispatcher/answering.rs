@@ -209,7 +209,8 @@ impl Dispatcher {
             }
             if by_mailbox {
                 let letter = letter.get_or_insert_with(|| origin.letter(data));
-                let given = |session: &&UserSession| session.is_given_at_once(queue);
+                let is_here = |session: &UserSession| !session.ending || Some(session.conn) == asked_by;
+                let given = |session: &&UserSession| is_here(session) && session.is_given_at_once(queue);
                 let had: Conns = account.sessions.iter().filter(given).map(|session| session.conn).collect();
                 let recipient = Recipient { user: account.name.clone(), counts, handed: !had.is_empty() };
                 tally.gathered.add(letter, recipient, had);

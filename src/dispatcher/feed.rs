@@ -234,6 +234,14 @@ impl Feed {
         news.then_some(up_to)
     }
 
+    /// The session says that its user has everything up to `seq`. Whether it says so for the first time: the disk is to be asked
+    /// once only.
+    pub(super) fn settles(&mut self, seq: u64) -> bool {
+        let news = seq > self.settled;
+        self.settled = self.settled.max(seq);
+        news
+    }
+
     /// Its user has everything up to `seq`. Whether anything changed.
     pub(super) fn acknowledge(&mut self, seq: u64) -> bool {
         let before = self.unacknowledged.len();
@@ -343,6 +351,7 @@ mod tests {
         assert_eq!(feed.fresh(10, &WINDOWS, true), Fresh::Later);
         feed.flush();
         assert!(feed.acknowledge(1) && !feed.acknowledge(1));
+        assert!(feed.settles(1) && !feed.settles(1) && !feed.settles(0));
         assert_eq!(feed.ask(&WINDOWS), None, "a small page is not worth it");
         assert!(feed.acknowledge(2));
         assert_eq!(feed.ask(&WINDOWS), Some((4, Window { letters: 2, bytes: 80 })));

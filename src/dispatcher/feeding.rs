@@ -186,9 +186,11 @@ impl Dispatcher {
         let Some(feed) = session.feed.as_mut().filter(|feed| feed.ack && seq <= feed.cursor()) else {
             return self.refused(conn, about, Reason::Malformed, "nothing with this number was sent to this session", true, effects);
         };
-        let user = feed.user.clone();
+        let news = feed.settles(seq).then(|| feed.user.clone());
         effects.push(Effect::Settle(conn, 0));
-        self.settled(now, conn, &user, seq, effects);
+        if let Some(user) = news {
+            self.settled(now, conn, &user, seq, effects);
+        }
     }
 
     /// A user has everything up to `seq`, as this session of his says.
@@ -214,7 +216,7 @@ impl Dispatcher {
     /// A login said that it has more than was ever sent, and perhaps an acknowledgement said it again.
     pub(super) fn beyond(&mut self, conn: ConnId, last: u64, effects: &mut Vec<Effect>) {
         if self.open_session(conn).is_some() {
-            let words = format!("options.after is more than was ever sent to this user; the last number is {last}");
+            let words = format!("more is acknowledged than was ever sent to this user; the last number is {last}");
             effects.push(Effect::Send(conn, report::bad(crate::name::BUILTIN, None, Reason::Malformed, &words)));
             self.close(conn, CloseReason::Refused, effects);
         }

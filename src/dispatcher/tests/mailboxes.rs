@@ -174,6 +174,20 @@ fn all_sessions_get_a_copy_and_the_first_word_settles_it() {
 }
 
 #[test]
+fn what_is_kept_for_one_session_comes_to_all_from_the_mailbox() {
+    let mut world = World::new();
+    let (first, second) = (world.ack_session("carol"), world.session("carol"));
+    world.on(second).stops_reading();
+    world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
+    world.on(first).gets(&["good null #auth_special", "post 1 @1"]);
+    assert_eq!(world.disk.waiting("carol"), 1, "it is kept once");
+    world.on(second).reads_on();
+    world.on(second).gets(&["post 1"]);
+    world.on(first).acknowledges(1);
+    assert_eq!(world.disk.waiting("carol"), 0);
+}
+
+#[test]
 fn what_a_session_was_given_without_a_number_it_need_not_acknowledge() {
     let mut world = World::new();
     let (first, second) = (world.ack_session("carol"), world.ack_session("carol"));
@@ -311,6 +325,21 @@ fn who_acknowledges_and_has_ended_its_input_gets_the_reply_in_its_next_session()
     world.on(carol).gets(&["good null #auth_special", "good 0/0/0 queued:1 #p"]);
     let carol = world.ack_session("carol");
     world.on(carol).gets(&["good null #auth_special", "post 1 @1"]);
+}
+
+#[test]
+fn who_has_ended_its_input_is_away_for_others() {
+    let mut world = World::new();
+    world.eve().asks("post", "0", "p");
+    world.eve().tells(Event::InputEnded);
+    world.alice().asks("many", "0", "m");
+    world.handler("many").answers(&to(&["eve"], "1").replacen(r#""status""#, r#""offline":"queue","status""#, 1));
+    world.alice().gets(&["good 0/0/0 queued:1 #m"]);
+    assert_eq!(world.disk.waiting("eve"), 1);
+    world.handler("post").answers(&none());
+    world.eve().disconnects();
+    let eve = world.session_with_mail("eve");
+    world.on(eve).gets(&["good null #auth_special", "many 1"]);
 }
 
 #[test]
