@@ -202,7 +202,7 @@ impl Dispatcher {
                 let packet = tally.deliveries.to(session.conn, &origin, data);
                 effects.push(if queue {
                     let letter = Arc::clone(letter.get_or_insert_with(|| origin.letter(data)));
-                    Effect::Hand(session.conn, packet, Box::new(Handed { user: account.name.clone(), letter }))
+                    Effect::Hand(session.conn, packet, Box::new(Handed { user: account.name.clone(), letter, alone: false }))
                 } else {
                     Effect::Send(session.conn, packet)
                 });
@@ -242,7 +242,7 @@ impl Dispatcher {
         if at_once {
             let packet = tally.deliveries.to(conn, &origin, data);
             effects.push(if handed {
-                Effect::Hand(conn, packet, Box::new(Handed { user: user.clone(), letter: origin.letter(data) }))
+                Effect::Hand(conn, packet, Box::new(Handed { user: user.clone(), letter: origin.letter(data), alone: true }))
             } else {
                 Effect::Send(conn, packet)
             });

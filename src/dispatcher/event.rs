@@ -183,6 +183,8 @@ pub struct Handed {
     pub user: Username,
     /// The delivery.
     pub letter: Arc<Letter>,
+    /// No other session of the user was handed it: it is a reply.
+    pub alone: bool,
 }
 
 /// What a report is about.

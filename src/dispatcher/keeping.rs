@@ -98,11 +98,11 @@ impl Dispatcher {
     /// A connection did not take what it was handed: it goes to the mailbox, and comes from there when there is room.
     pub(super) fn keep_unwritten(&mut self, conn: ConnId, letters: Vec<Unwritten>, effects: &mut Vec<Effect>) {
         let mut gathered = Gathered::default();
-        for Unwritten { handed: Handed { user, letter }, begun } in letters {
-            let sessions = self.users.account(&user).map(|account| &account.sessions[..]).unwrap_or_default();
-            // Those that are live were handed it as well, or have come later.
-            let live = sessions.iter().filter(|session| session.live).map(|session| session.conn);
-            let had = live.chain(begun.then_some(conn)).collect();
+        for Unwritten { handed: Handed { user, letter, alone }, begun } in letters {
+            let account = self.users.account(&user);
+            let sessions = account.map(|account| account.that_had(alone)).unwrap_or_default();
+            let had = sessions.iter().filter(|session| session.live).map(|session| session.conn);
+            let had = had.chain(begun.then_some(conn)).collect();
             gathered.add(&letter, Recipient { user, counts: false, handed: true }, had);
         }
         if !gathered.is_empty() {

@@ -61,6 +61,15 @@ impl Account {
         by_mailbox
     }
 
+    /// The sessions of which the live ones have had what one was handed: they were handed it as well, or have come later. If that
+    /// one was handed it `alone`, none has: it comes to all of them from the mailbox, and nothing may overtake it.
+    pub(super) fn that_had(&mut self, alone: bool) -> &[UserSession] {
+        if alone {
+            self.feed_all();
+        }
+        &self.sessions
+    }
+
     /// Its sessions are fed from the mailbox, until they have caught up again.
     pub(super) fn feed_all(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.live = false);
