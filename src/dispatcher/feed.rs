@@ -234,8 +234,8 @@ impl Feed {
         news.then_some(up_to)
     }
 
-    /// The session says that its user has everything up to `seq`. Whether it says so for the first time: the disk is to be asked
-    /// once only.
+    /// The session says that its user has everything up to `seq`. Whether it says so for the first time: the disk is asked once
+    /// only, and what a login said is looked at there.
     pub(super) fn settles(&mut self, seq: u64) -> bool {
         let news = seq > self.settled;
         self.settled = self.settled.max(seq);

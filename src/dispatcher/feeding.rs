@@ -189,15 +189,14 @@ impl Dispatcher {
         let news = feed.settles(seq).then(|| feed.user.clone());
         effects.push(Effect::Settle(conn, 0));
         if let Some(user) = news {
-            self.settled(now, conn, &user, seq, effects);
+            self.settled(now, &user, seq, effects);
         }
     }
 
-    /// A user has everything up to `seq`, as this session of his says.
-    fn settled(&mut self, now: Instant, conn: ConnId, user: &Username, seq: u64, effects: &mut Vec<Effect>) {
+    /// A user has everything up to `seq`, whichever session of his says so.
+    fn settled(&mut self, now: Instant, user: &Username, seq: u64, effects: &mut Vec<Effect>) {
         let acknowledge_by = now + self.settings.acknowledge_within;
-        // What it said at its login may not have been looked at yet.
-        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, conn: Some(conn) }));
+        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, conn: None }));
         let sessions = self.users.account(user).map(|account| &account.sessions[..]).unwrap_or_default();
         let conns: Conns = sessions.iter().map(|session| session.conn).collect();
         for conn in conns {
@@ -213,10 +212,10 @@ impl Dispatcher {
         }
     }
 
-    /// A login said that it has more than was ever sent, and perhaps an acknowledgement said it again.
+    /// A login said that it has more than was ever sent.
     pub(super) fn beyond(&mut self, conn: ConnId, last: u64, effects: &mut Vec<Effect>) {
         if self.open_session(conn).is_some() {
-            let words = format!("more is acknowledged than was ever sent to this user; the last number is {last}");
+            let words = format!("options.after is more than was ever sent to this user; the last number is {last}");
             effects.push(Effect::Send(conn, report::bad(crate::name::BUILTIN, None, Reason::Malformed, &words)));
             self.close(conn, CloseReason::Refused, effects);
         }

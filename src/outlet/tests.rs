@@ -119,3 +119,17 @@ fn the_end_is_told_when_everything_is_written() {
     world.reader.read_to_end(&mut all).expect("the end");
     assert_eq!(all.len(), 104);
 }
+
+#[test]
+fn what_is_left_does_not_wait_here_but_the_first_always_does() {
+    let world = world(plenty(), usize::MAX);
+    let large = packet(1, 1 << 20);
+    let sending = world.outlet.send_or_leave(&[packet(0, 10), large, packet(2, 10), packet(3, 10)], |place| place != 3);
+    assert_eq!(sending, Sending { sent: Sent::Waits, whole: 1, begun: true });
+    assert!(world.outlet.is_waiting());
+    // The large one, as its beginning is written, and the one that is not to be left.
+    assert_eq!(world.outlet.lock().waiting.len(), 2);
+    let sending = world.outlet.send_or_leave(&[packet(4, 10)], |_| true);
+    assert_eq!(sending, Sending { sent: Sent::WaitsOn, whole: 0, begun: false });
+    assert_eq!(world.outlet.lock().waiting.len(), 2);
+}

@@ -103,3 +103,22 @@ fn all_that_was_collected_is_written_before_the_end() {
     runner.run();
     assert_eq!(clients.iter().map(frames).collect::<Vec<_>>(), [2; COUNT]);
 }
+
+#[test]
+fn a_connection_is_empty_when_nothing_waits_and_nothing_is_collected_for_it() {
+    let (ours, _theirs) = UnixStream::pair().expect("a socketpair");
+    let socket = Arc::new(Socket::Unix(ours));
+    let bounds = Bounds { bytes: 1 << 30, frames: 1000 };
+    let outlet = Arc::new(Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Total::new(1 << 30)));
+    let port = Port { outlet: Arc::clone(&outlet), gate: Arc::new(Gate::new(64)), socket };
+    let mut tables = Tables::default();
+    assert!(!tables.is_empty(ConnId(1)), "it is gone");
+    tables.ports.insert(ConnId(1), Attached::new(port));
+    assert!(tables.is_empty(ConnId(1)));
+    let packet = Packet::framed(crate::frame::Slice::from(&vec![b' '; 4 << 20][..]));
+    tables.touch(ConnId(1), |attached| attached.packets.push(packet.clone()));
+    assert!(!tables.is_empty(ConnId(1)) && tables.ports[&ConnId(1)].watched, "it is said when what is collected is written");
+    tables.ports.get_mut(&ConnId(1)).expect("it is there").packets.clear();
+    outlet.send(&[packet]);
+    assert!(!tables.is_empty(ConnId(1)), "the socket has not taken all of it");
+}

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// A session that acknowledges.
-    fn ack_session(&mut self, name: &str) -> ConnId {
+    pub(super) fn ack_session(&mut self, name: &str) -> ConnId {
         let mut person = self.connects();
         person.logs_in_with(name, 1, true, None);
         person.conn
@@ -12,7 +12,7 @@ impl World {
 
     /// alice has something sent to these, and it is answered.
     #[track_caller]
-    fn alice_posts(&mut self, to_: &[&str], data: &str, report: &str) {
+    pub(super) fn alice_posts(&mut self, to_: &[&str], data: &str, report: &str) {
         self.alice().asks("post", "0", "p");
         self.handler("post").answers(&to(to_, data));
         self.alice().gets(&[&format!("{report} #p")]);
@@ -33,7 +33,7 @@ fn mail_waits_for_who_is_away_and_comes_before_anything_new() {
 }
 
 impl World {
-    fn session_with_mail(&mut self, name: &str) -> ConnId {
+    pub(super) fn session_with_mail(&mut self, name: &str) -> ConnId {
         let mut person = self.connects();
         person.logs_in(name, 1);
         person.conn
@@ -137,6 +137,23 @@ fn more_than_was_sent_cannot_be_acknowledged() {
     assert_eq!(world.disk.waiting("carol"), 1);
     world.bob().acknowledges(0);
     assert_eq!(world.bob().closed(), Some(CloseReason::Refused), "a session that did not ask for it has nothing to acknowledge");
+}
+
+#[test]
+fn what_a_login_claims_too_much_no_acknowledgement_can_take_out() {
+    let mut world = World::new();
+    world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
+    world.disk.rests = true;
+    let mut carol = world.connects();
+    carol.logs_in_with("carol", 1, true, Some(9));
+    let carol = carol.conn;
+    // Nobody has looked yet whether there ever was such a number.
+    world.on(carol).tells(|conn| Event::Acknowledged { conn, seq: 9, about: about("ack") });
+    world.on(carol).tells(|conn| Event::Acknowledged { conn, seq: 10, about: about("ack") });
+    world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
+    assert_eq!(world.on(carol).closed(), Some(CloseReason::Refused));
+    assert_eq!(world.disk.waiting("carol"), 1);
 }
 
 #[test]
@@ -357,49 +374,6 @@ fn who_has_ended_its_input_is_sent_no_mail() {
 }
 
 #[test]
-fn a_message_that_comes_again_gets_the_same_report_and_is_handled_once() {
-    let mut world = World::new();
-    world.alice().asks_once("post", "0", "p");
-    let other = world.session("alice");
-    world.on(other).asks_once("post", "0", "p");
-    world.handler("post").answers(&to(&["carol"], "1"));
-    world.alice().gets(&["good 0/0/0 queued:1 #p"]);
-    world.on(other).gets(&["good 0/0/0 queued:1 #p"]);
-    world.on(other).asks_once("post", "0", "p");
-    world.on(other).gets(&["good 0/0/0 queued:1 #p"]);
-    assert_eq!(world.handler("post").asked(), Vec::<String>::new());
-    assert_eq!(world.disk.waiting("carol"), 1);
-    // A temporary failure is not remembered, a lasting one is.
-    world.alice().asks_once("chat", "0", "q");
-    world.handler("chat").answers(&to(&["carol"], "1"));
-    world.alice().gets(&["bad undelivered temporary 0/1/0 #q"]);
-    world.alice().asks_once("chat", "0", "q");
-    world.handler("chat").answers(&to(&["nobody"], "1"));
-    world.alice().asks_once("chat", "0", "q");
-    world.alice().gets(&["bad undelivered 0/0/1 #q", "bad undelivered 0/0/1 #q"]);
-    assert_eq!(world.handler("chat").asked(), Vec::<String>::new());
-}
-
-#[test]
-fn what_comes_again_while_the_first_is_looked_up_is_handled_once_whoever_leaves() {
-    let mut world = World::new();
-    let other = world.session("alice");
-    world.disk.rests = true;
-    for id in ["p", "q"] {
-        world.alice().asks_once("many", &format!("\"{id}\""), id);
-    }
-    for id in ["p", "q", "r"] {
-        world.on(other).asks_once("many", &format!("\"{id}\""), id);
-    }
-    world.alice().disconnects();
-    world.disk.rests = false;
-    world.passes(Duration::from_millis(1));
-    assert_eq!(world.handler("many").asked(), ["\"p\"", "\"q\"", "\"r\""]);
-    (0..3).for_each(|_| world.handler("many").answers(&none()));
-    world.on(other).gets(&["good 0/0/0 #p", "good 0/0/0 #q", "good 0/0/0 #r"]);
-}
-
-#[test]
 fn a_page_that_was_asked_for_before_a_login_is_not_sent_after_it() {
     let mut world = World::new();
     world.alice_posts(&["carol"], "1", "good 0/0/0 queued:1");
@@ -412,67 +386,6 @@ fn a_page_that_was_asked_for_before_a_login_is_not_sent_after_it() {
     world.alice_posts(&["bob"], "3", "good 1/0/0");
     world.on(conn).gets(&["post 3"]);
     assert_eq!(world.disk.waiting("carol"), 1);
-}
-
-#[test]
-fn what_waits_while_another_connection_looks_it_up_keeps_its_place() {
-    let mut world = World::new();
-    let other = world.session("alice");
-    world.disk.rests = true;
-    world.alice().asks_once("many", "1", "p");
-    world.on(other).asks_once("many", "1", "p");
-    world.on(other).asks_once("many", "2", "q");
-    world.disk.rests = false;
-    world.passes(Duration::from_millis(1));
-    assert_eq!(world.handler("many").asked(), ["1", "2"]);
-    world.handler("many").answers(&none());
-    world.handler("many").answers(&none());
-    world.alice().gets(&["good 0/0/0 #p"]);
-    world.on(other).gets(&["good 0/0/0 #p", "good 0/0/0 #q"]);
-}
-
-#[test]
-fn who_looks_a_message_up_and_is_closed_keeps_nobody_waiting() {
-    let mut world = World::new();
-    let other = world.session("alice");
-    world.disk.rests = true;
-    world.alice().asks_once("many", "1", "p");
-    world.on(other).asks_once("many", "1", "p");
-    world.alice().tells(Event::Overflowed);
-    world.disk.rests = false;
-    world.passes(Duration::from_millis(1));
-    assert_eq!(world.handler("many").asked(), ["1"]);
-    world.handler("many").answers(&none());
-    world.on(other).gets(&["good 0/0/0 #p"]);
-}
-
-#[test]
-fn what_comes_after_a_message_that_is_looked_up_waits_behind_it() {
-    let mut world = World::new();
-    world.disk.rests = true;
-    world.alice().asks_once("many", "1", "p");
-    world.alice().asks("many", "2", "q");
-    assert_eq!(world.handler("many").asked(), Vec::<String>::new());
-    world.disk.rests = false;
-    world.passes(Duration::from_millis(1));
-    assert_eq!(world.handler("many").asked(), ["1", "2"]);
-}
-
-#[test]
-fn what_may_be_asked_again_is_once_more_in_the_old_order() {
-    let mut world = World::new();
-    for n in 1..=4 {
-        world.alice().asks("safe", &n.to_string(), &n.to_string());
-    }
-    world.handler("safe").dies("was killed");
-    world.alice().gets(&[]);
-    world.handler("safe").comes_up();
-    assert_eq!(world.handler("safe").asked(), ["1", "2", "3"]);
-    world.handler("safe").answers(&none());
-    world.handler("safe").dies("was killed");
-    world.alice().gets(&["good 0/0/0 #1", "bad handlerCrashed temporary #2", "bad handlerCrashed temporary #3"]);
-    world.handler("safe").comes_up();
-    assert_eq!(world.handler("safe").asked(), ["4"]);
 }
 
 #[test]

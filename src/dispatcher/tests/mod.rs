@@ -18,6 +18,7 @@ mod mailboxes;
 mod people;
 mod property;
 mod pushes;
+mod repeats;
 mod replacing;
 mod retried;
 mod sessions;
