@@ -268,6 +268,27 @@ fn a_reader_that_stops_gets_the_rest_from_its_mailbox() {
 }
 
 #[test]
+fn a_reader_that_stops_is_closed_when_what_it_did_not_read_is_lost() {
+    let mut world = World::new();
+    world.bob().stops_reading();
+    world.disk.trouble = Some(crate::store::mail::Trouble::Storage);
+    world.alice_posts(&["bob"], "1", "good 1/0/0");
+    assert_eq!(world.bob().closed(), Some(CloseReason::TooSlow));
+}
+
+#[test]
+fn a_letter_waits_until_the_window_has_room_for_it() {
+    let mut world = World::new();
+    let carol = world.ack_session("carol");
+    let of = |bytes: usize| format!("\"{}\"", "x".repeat(bytes));
+    world.alice_posts(&["carol"], &of(400), "good 0/0/0 queued:1");
+    world.alice_posts(&["carol"], &of(700), "good 0/0/0 queued:1");
+    world.on(carol).gets(&["good null #auth_special", &format!("post {} @1", of(400))]);
+    world.on(carol).acknowledges(1);
+    world.on(carol).gets(&[&format!("post {} @2", of(700))]);
+}
+
+#[test]
 fn what_a_reader_that_stopped_did_not_get_it_gets_in_its_next_session() {
     let mut world = World::new();
     world.bob().stops_reading();
@@ -368,6 +389,7 @@ fn who_has_ended_its_input_is_sent_no_mail() {
     world.on(carol).asks("post", "0", "p");
     world.on(carol).tells(Event::InputEnded);
     world.disk.rests = false;
+    world.passes(Duration::from_millis(1));
     world.handler("post").answers(&to(&["carol"], "2"));
     world.on(carol).gets(&["good null #auth_special", "post 2 #p", "good 1/0/0 #p"]);
     assert_eq!(world.disk.waiting("carol"), 1);
