@@ -238,6 +238,8 @@ fn a_damaged_database_is_refused_with_the_file_and_what_to_do() {
     bytes[middle..middle + 64].fill(0xA5);
     std::fs::write(&path, bytes).expect("a database");
     let mut server = home.serve_unready();
+    // All that it says comes before its end, but is read by another thread.
+    server.wait_for("backup");
     let status = server.wait();
     let log = server.log();
     assert_eq!(status.code(), Some(69), "{log}");
