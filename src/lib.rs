@@ -16,7 +16,7 @@
 //! connection                        the threads that read, one for each connection
 //! dispatcher::run                   the dispatcher's thread, which writes
 //! dispatcher                        all state, as a machine without I/O: events in, effects out
-//! protocol  transport  frame  outlet  gate  store  password  config  name  thread  signals  logging  sys
+//! protocol  transport  frame  outlet  gate  store  password  config  name  thread  tls  signals  logging  sys
 //! ```
 //!
 //! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `dispatcher` sees ids,
@@ -89,4 +89,5 @@ pub mod signals;
 pub mod store;
 mod sys;
 pub mod thread;
+pub mod tls;
 pub mod transport;

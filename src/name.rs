@@ -173,6 +173,10 @@ impl StartIds {
     }
 }
 
+/// Another server, by its number in the database; one that was removed never gets its number back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
 /// A start of a handler, and where it stands: the type, and which of the type's instances it is (from 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HandlerId {

@@ -186,7 +186,9 @@ impl Server {
         let incoming = Incoming::new(config.limits.incoming_bytes_total);
         let outgoing = Total::new(config.limits.outgoing_bytes_total);
         let conns = ConnIds::default();
-        let runner = Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), store: store.clone(), drained: told_drained };
+        let (link_peers, _new_peers) = crossbeam_channel::bounded(1);
+        let runner =
+            Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), store: store.clone(), drained: told_drained, link_peers };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
         let surroundings = Surroundings {
             server: config.server.name.clone(),
@@ -316,6 +318,12 @@ fn store_settings(limits: &Limits, start_prefix: String) -> store::Settings {
         attempts: limits.delivery_attempts,
         memo_age: limits.dedupe_age,
         memos: limits.dedupe_messages,
+        peers: limits.peers,
+        outbox_messages: limits.outbox_messages,
+        outbox_bytes: limits.outbox_bytes,
+        outbox_age: limits.outbox_age,
+        seen_age: limits.seen_age,
+        seen: limits.seen_messages,
         start_prefix,
     }
 }

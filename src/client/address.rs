@@ -1,5 +1,6 @@
 //! Where a server listens, as people write it.
 
+use crate::transport::HostPort;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,13 +8,8 @@ use std::str::FromStr;
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A host, by name or number, and a port.
-    Tcp {
-        /// The name or number, an IPv6 number without its brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
+    /// A host and a port.
+    Tcp(HostPort),
     /// The path of a UNIX socket.
     Unix(PathBuf),
 }
@@ -54,18 +50,8 @@ impl Address {
 }
 
 fn host_port(text: &str) -> Result<Address, AddressError> {
-    let wrong = || AddressError::HostPort(text.to_owned());
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    // Only in brackets, or nobody could tell where an IPv6 number ends and the port begins.
-    let host = match host.strip_prefix('[') {
-        Some(host) => host.strip_suffix(']').filter(|host| host.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => Some(host).filter(|host| !host.contains([':', '/', '@', ' '])),
-    };
-    let host = host.filter(|host| !host.is_empty()).ok_or_else(wrong)?;
-    // Digits alone: Rust would take a sign.
-    let digits = port.bytes().all(|b| b.is_ascii_digit());
-    let port = port.parse().ok().filter(|port| digits && *port != 0).ok_or_else(wrong)?;
-    Ok(Address::Tcp { host: host.to_owned(), port })
+    let parsed = text.parse::<HostPort>();
+    parsed.map(Address::Tcp).map_err(|_| AddressError::HostPort(text.to_owned()))
 }
 
 impl FromStr for Address {
@@ -79,8 +65,7 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Address::Tcp(at) => write!(f, "tcp://{at}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -4,6 +4,7 @@ use super::Address;
 use crate::config::Framing;
 use crate::frame::Decoder;
 use crate::password::Password;
+use crate::transport::HostPort;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -99,7 +100,7 @@ pub(crate) fn server_of(scripts: Vec<Script>) -> (Address, JoinHandle<()>) {
         }
     };
     let thread = crate::thread::spawn("fake server", STACK_BYTES, body).expect("a thread");
-    (Address::Tcp { host: "127.0.0.1".to_owned(), port }, thread)
+    (Address::Tcp(HostPort { host: "127.0.0.1".to_owned(), port }), thread)
 }
 
 /// Alice's password.

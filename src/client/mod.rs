@@ -36,7 +36,7 @@ use crate::frame::{Decoder, Frame, PREFIX_BYTES, TooLarge};
 use crate::name::{BUILTIN, DUMMY};
 use crate::password::Password;
 use crate::protocol::report::{put_number, put_string};
-use crate::transport::{Socket, SocketReader, unix};
+use crate::transport::{HostPort, Socket, SocketReader, unix};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -190,7 +190,7 @@ fn open(address: &Address, write_timeout: Duration, deadline: Instant) -> io::Re
     // Zero is not taken: it would mean "for ever" to the kernel.
     let write_timeout = Some(write_timeout.max(Duration::from_millis(1)));
     match address {
-        Address::Tcp { host, port } => {
+        Address::Tcp(HostPort { host, port }) => {
             let stream = connect_tcp(host, *port, deadline)?;
             stream.set_nodelay(true)?;
             stream.set_write_timeout(write_timeout)?;

@@ -19,8 +19,10 @@ pub fn fixed_changes(old: &Config, new: &Config) -> Vec<String> {
         ("network.tcp4", old.network.tcp4 != new.network.tcp4),
         ("network.tcp6", old.network.tcp6 != new.network.tcp6),
         ("network.unix", old.network.unix != new.network.unix),
+        ("network.tls", old.network.tls != new.network.tls),
         ("database", old.database != new.database),
         ("accounts", old.accounts != new.accounts),
+        ("federation", old.federation != new.federation),
         ("admin.info", old.admin_info != new.admin_info),
     ];
     let others = others.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
@@ -62,8 +64,8 @@ impl Handler {
     /// concerns only how messages wait for it, how many of it there are, whether its file is watched, and what is done with
     /// its answers or without them.
     pub fn runs_as(&self, other: &Handler) -> bool {
-        let Handler { instances, queue, queue_wait, watch, offline, idempotent, .. } = *other;
-        Handler { instances, queue, queue_wait, watch, offline, idempotent, ..self.clone() } == *other
+        let Handler { instances, queue, queue_wait, watch, offline, federated, idempotent, .. } = *other;
+        Handler { instances, queue, queue_wait, watch, offline, federated, idempotent, ..self.clone() } == *other
     }
 }
 

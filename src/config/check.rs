@@ -67,7 +67,8 @@ impl Check<'_> {
     }
 
     fn listeners(&mut self, config: &Config) {
-        let tcp = [("network.tcp4", config.network.tcp4), ("network.tcp6", config.network.tcp6)];
+        let tls = config.network.tls.as_ref().map(|tls| tls.address);
+        let tcp = [("network.tcp4", config.network.tcp4), ("network.tcp6", config.network.tcp6), ("network.tls", tls)];
         for (key, address) in tcp.into_iter().filter_map(|(key, address)| Some((key, address?))) {
             if !is_ours(address.ip()) {
                 let remedy = format!("correct it, or leave {} out of network.types", &key["network.".len()..]);

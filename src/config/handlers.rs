@@ -108,6 +108,7 @@ impl One<'_> {
         let watch = block.item("watch").and_then(|item| reader.flag(&item)).unwrap_or(false);
         let offline = [Offline::Drop, Offline::Queue].map(|offline| (offline.as_str(), offline));
         let offline = block.item("offline").and_then(|item| reader.choice(&item, &offline)).unwrap_or_default();
+        let federated = block.item("federated").and_then(|item| reader.flag(&item)).unwrap_or(false);
         let idempotent = block.item("idempotent").and_then(|item| reader.flag(&item)).unwrap_or(false);
         let informer = self.informer(reader, &block, sockets);
         let (informer_socket, informer_directory) = informer?;
@@ -126,6 +127,7 @@ impl One<'_> {
             timeout: Duration::from_secs(timeout),
             stop: Duration::from_secs(stop),
             offline,
+            federated,
             idempotent,
         })
     }

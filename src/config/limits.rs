@@ -14,6 +14,8 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 
 /// Ten years.
 const DAYS_MAX: u64 = 3650;
+/// The same in hours.
+const HOURS_MAX: u64 = 24 * DAYS_MAX;
 /// One week.
 const MINUTES_MAX: u64 = 7 * 24 * 60;
 
@@ -51,13 +53,16 @@ macro_rules! limit {
 }
 
 /// Every key of the block.
-pub(super) const TABLE: [Limit; 31] = [
+pub(super) const TABLE: [Limit; 48] = [
     limit!("connections", count connections, "", CONNECTIONS_MAX),
     limit!("connectionsPerSource", count connections_per_source, "", CONNECTIONS_MAX),
     limit!("connectionsPerUser", count connections_per_user, "", CONNECTIONS_MAX),
+    limit!("connectionsPerPeer", count connections_per_peer, "", CONNECTIONS_MAX),
     limit!("loginSeconds", time login),
+    limit!("tlsSeconds", time tls),
     limit!("frameBytes", count frame_bytes, "bytes", FRAME_BYTES_MAX),
     limit!("frameBytesBeforeLogin", count frame_bytes_before_login, "bytes", FRAME_BYTES_MAX),
+    limit!("frameBytesServer", count frame_bytes_server, "bytes", FRAME_BYTES_MAX),
     limit!("frameBytesHandler", count frame_bytes_handler, "bytes", FRAME_BYTES_MAX),
     limit!("frameSeconds", time frame),
     limit!("frameBytesPerSecond", count frame_bytes_per_second, "bytes/s", FRAME_BYTES_MAX),
@@ -82,6 +87,21 @@ pub(super) const TABLE: [Limit; 31] = [
     limit!("storageBytes", count storage_bytes, "bytes", FRAME_BYTES_MAX),
     limit!("pushesPerSecond", count pushes_per_second, "", 1_000_000),
     limit!("pushBurst", count push_burst, "", 1_000_000),
+    // Each has a thread.
+    limit!("peers", count peers, "", 10_000),
+    limit!("peerInFlight", count peer_in_flight, "", 65_536),
+    limit!("peerReportSeconds", time peer_report),
+    limit!("peerRetrySeconds", time peer_retry_min),
+    limit!("peerRetrySecondsMax", time peer_retry_max),
+    limit!("peerMessagesPerSecond", count peer_messages_per_second, "", 1_000_000),
+    limit!("peerMessageBurst", count peer_message_burst, "", 1_000_000),
+    limit!("openMessagesPerSecond", count open_messages_per_second, "", 1_000_000),
+    limit!("outboxMessages", count outbox_messages, "", 1_000_000),
+    limit!("outboxBytes", count outbox_bytes, "bytes", TOTAL_BYTES_MAX),
+    limit!("outboxHours", time outbox_age, "hours", 3600, HOURS_MAX),
+    limit!("seenHours", time seen_age, "hours", 3600, HOURS_MAX),
+    limit!("seenMessages", count seen_messages, "", 100_000_000),
+    limit!("inviteHours", time invite_age, "hours", 3600, HOURS_MAX),
     limit!("drainSeconds", time drain),
     // Each takes 19 MiB and a processor.
     limit!("hashingAtOnce", count hashing_at_once, "", 1024),
@@ -99,12 +119,17 @@ pub(super) const KEYS: [&str; TABLE.len()] = {
 };
 
 /// A limit that must not be less than another; with frames smaller or totals larger it could never be kept.
-const ORDER: [(&str, &str); 4] = [
+const ORDER: [(&str, &str); 8] = [
     ("frameBytes", "frameBytesBeforeLogin"),
     ("outgoingBytesTotal", "frameBytesHandler"),
     ("incomingBytesTotal", "frameBytes"),
     // A delivery that no mailbox has room for would be refused with the word that trying again may help.
     ("mailboxBytes", "frameBytesHandler"),
+    ("incomingBytesTotal", "frameBytesServer"),
+    ("outboxBytes", "frameBytesServer"),
+    ("peerRetrySecondsMax", "peerRetrySeconds"),
+    // A message that is sent for longer than it is remembered could be handled twice.
+    ("seenHours", "outboxHours"),
 ];
 
 impl Limit {

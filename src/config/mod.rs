@@ -1,7 +1,7 @@
 //! The configuration: read once, checked completely, and from then on a value that the rest can trust.
 //!
 //! Start reading at [`Config`]. `json.rs` turns text into a tree with positions; `read.rs` turns the tree into a
-//! [`Config`], with `network.rs`, `handlers.rs` and `limits.rs` for the large blocks, and `block.rs` for single values;
+//! [`Config`], with `network.rs`, `handlers.rs`, `federation.rs` and `limits.rs` for the large blocks, and `block.rs` for single values;
 //! `mistake.rs` has what can be wrong with a file. `check.rs` compares a [`Config`] with the machine (programs, paths)
 //! and finds what is in `problem.rs`, with `identity.rs` for users and groups; `plan.rs` tells in words what a server would do with it.
 //!
@@ -10,6 +10,7 @@
 mod block;
 mod changes;
 mod check;
+mod federation;
 mod handlers;
 mod identity;
 mod json;
@@ -32,6 +33,7 @@ pub use problem::{Flaw, Problem, exit_code};
 pub use crate::protocol::handler::Offline;
 
 use crate::name::{ServerName, TypeName};
+use crate::transport::HostPort;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,12 +57,23 @@ pub struct Config {
     pub database: PathBuf,
     /// Who may have an account.
     pub accounts: Accounts,
+    /// Which other servers may speak, and are spoken to.
+    pub federation: Federation,
     /// All bounds.
     pub limits: Limits,
     /// What the informer's `serverInfo` tells of the operator: the JSON text of `admin.info`.
     pub admin_info: String,
     /// Log levels by room (`dispatcher`, `handler`, ...); the room `all` is the default of the others, and always there.
     pub log: BTreeMap<String, log::LevelFilter>,
+}
+
+impl Config {
+    /// Where other servers reach this one: what is configured, or else the server's name and the port for TLS, if there is one.
+    pub fn address_for_peers(&self) -> Option<HostPort> {
+        let given = self.federation.address.clone();
+        let port = self.network.tls.as_ref().map(|tls| tls.address.port());
+        given.or_else(|| format!("{}:{}", self.server.name, port?).parse().ok())
+    }
 }
 
 /// The block `server`.
@@ -81,6 +94,46 @@ pub struct Network {
     pub tcp6: Option<SocketAddr>,
     /// `network.unix`.
     pub unix: Option<UnixListen>,
+    /// `network.tls`.
+    pub tls: Option<TlsListen>,
+}
+
+/// The block `network.tls`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsListen {
+    /// Where clients and other servers connect.
+    pub address: SocketAddr,
+    /// A certificate (or a chain of them) and its key, in PEM; those in the state directory unless they are given.
+    pub files: Option<TlsFiles>,
+}
+
+/// Where a certificate and its key lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `certificate`.
+    pub certificate: PathBuf,
+    /// `key`.
+    pub key: PathBuf,
+}
+
+/// The block `federation`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Federation {
+    /// Which other servers may speak, and are spoken to.
+    pub mode: FederationMode,
+    /// Where other servers reach this one; the server's name and the port of `network.tls` unless it is given.
+    pub address: Option<HostPort>,
+}
+
+/// Which other servers may speak, and are spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FederationMode {
+    /// None.
+    Off,
+    /// Those that were made known with `bester peer`.
+    Peers,
+    /// Those, and anybody else about whom nothing is known.
+    Open,
 }
 
 /// The block `network.unix`.
@@ -124,6 +177,8 @@ pub struct Handler {
     pub stop: Duration,
     /// What is done for users who are away, unless an answer says otherwise.
     pub offline: Offline,
+    /// Whether other servers reach it.
+    pub federated: bool,
     /// Whether it may get a message a second time, when it ended or was late with it.
     pub idempotent: bool,
 }
@@ -217,12 +272,18 @@ pub struct Limits {
     pub connections_per_source: usize,
     /// Sessions of one user at once.
     pub connections_per_user: usize,
+    /// Connections of one other server at once.
+    pub connections_per_peer: usize,
     /// From the connection to a good login, also after `logout`.
     pub login: Duration,
+    /// From the connection to the end of the TLS handshake.
+    pub tls: Duration,
     /// A client's frame after login, in bytes.
     pub frame_bytes: usize,
     /// A client's frame before login, in bytes.
     pub frame_bytes_before_login: usize,
+    /// Another server's frame, in bytes.
+    pub frame_bytes_server: usize,
     /// A handler's frame, in bytes.
     pub frame_bytes_handler: usize,
     /// A frame must be complete within this time of its first byte, or ...
@@ -269,6 +330,34 @@ pub struct Limits {
     pub pushes_per_second: usize,
     /// ... and at once, if it has been silent before.
     pub push_burst: usize,
+    /// Other servers that may be known.
+    pub peers: usize,
+    /// Messages to another server that it has not reported on, on one link.
+    pub peer_in_flight: usize,
+    /// How long another server may be silent while it owes a report; also how long connecting may take.
+    pub peer_report: Duration,
+    /// How long to wait before another server is tried again: at first, ...
+    pub peer_retry_min: Duration,
+    /// ... and, doubling, at most.
+    pub peer_retry_max: Duration,
+    /// What another server may send in a second, ...
+    pub peer_messages_per_second: usize,
+    /// ... and at once, if it has been silent before.
+    pub peer_message_burst: usize,
+    /// What one address may send in a second that is no peer, with `federation.mode` `open`.
+    pub open_messages_per_second: usize,
+    /// Messages that wait for one other server, ...
+    pub outbox_messages: usize,
+    /// ... the bytes of their data, ...
+    pub outbox_bytes: usize,
+    /// ... and how long each of them waits before it is given up.
+    pub outbox_age: Duration,
+    /// How long a message of another server is remembered, ...
+    pub seen_age: Duration,
+    /// ... and how many of each.
+    pub seen_messages: usize,
+    /// How long an invitation is good.
+    pub invite_age: Duration,
     /// From the order to stop until the process ends at the latest.
     pub drain: Duration,
     /// Passwords that are hashed at once.
@@ -282,9 +371,12 @@ impl Default for Limits {
             connections: 4096,
             connections_per_source: 64,
             connections_per_user: 10,
+            connections_per_peer: 4,
             login: Duration::from_secs(10),
+            tls: Duration::from_secs(5),
             frame_bytes: 1 << 20,
             frame_bytes_before_login: 16 << 10,
+            frame_bytes_server: 2 << 20,
             frame_bytes_handler: 4 << 20,
             frame: Duration::from_secs(30),
             frame_bytes_per_second: 4 << 10,
@@ -308,6 +400,20 @@ impl Default for Limits {
             storage_bytes: 64 << 20,
             pushes_per_second: 1000,
             push_burst: 2000,
+            peers: 256,
+            peer_in_flight: 32,
+            peer_report: Duration::from_secs(30),
+            peer_retry_min: Duration::from_secs(5),
+            peer_retry_max: Duration::from_secs(300),
+            peer_messages_per_second: 10_000,
+            peer_message_burst: 20_000,
+            open_messages_per_second: 5,
+            outbox_messages: 10_000,
+            outbox_bytes: 128 << 20,
+            outbox_age: Duration::from_secs(48 * 3600),
+            seen_age: Duration::from_secs(72 * 3600),
+            seen_messages: 1_000_000,
+            invite_age: Duration::from_secs(24 * 3600),
             drain: Duration::from_secs(30),
             hashing_at_once: cores.saturating_sub(1).max(1),
         }

@@ -4,15 +4,18 @@ use super::block::{Block, Item, Reader};
 use super::json::{Value, join};
 use super::mistake::{Fault, Position};
 use super::read::keys;
-use super::{Network, UnixListen};
+use super::{Network, TlsFiles, TlsListen, UnixListen};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+/// The kinds of listeners.
+const LISTENERS: [&str; 4] = ["tcp4", "tcp6", "unix", "tls"];
 
 impl Reader {
     /// Reads the whole block. Listeners that `types` leaves out are checked, and then left out.
     pub(super) fn network(&mut self, root: &Block<'_>, sockets: &mut Sockets) -> Network {
         let Some(item) = root.item("network") else {
-            let wanted = "a block with at least one of tcp4, tcp6 and unix";
+            let wanted = "a block with at least one of tcp4, tcp6, unix and tls";
             self.note(root.at, "network".to_owned(), Fault::Missing(wanted));
             return Network::default();
         };
@@ -21,15 +24,21 @@ impl Reader {
         };
         let types = block.item("types").map(|item| self.listener_types(&block, &item));
         let used = |name| types.as_ref().is_none_or(|types| types.contains(&name));
-        if types.is_none() && !["tcp4", "tcp6", "unix"].iter().any(|name| block.has(name)) {
-            let wanted = "at least one of the blocks tcp4, tcp6 and unix";
+        if types.is_none() && !LISTENERS.iter().any(|name| block.has(name)) {
+            let wanted = "at least one of the blocks tcp4, tcp6, unix and tls";
             self.note(block.at, block.path.clone(), Fault::Missing(wanted));
         }
         // A block that is not used is checked all the same.
         let tcp4 = block.item("tcp4").and_then(|item| self.tcp(item, "network.tcp4"));
         let tcp6 = block.item("tcp6").and_then(|item| self.tcp(item, "network.tcp6"));
         let unix = block.item("unix").and_then(|item| self.unix(item, sockets, used("unix")));
-        Network { tcp4: tcp4.filter(|_| used("tcp4")), tcp6: tcp6.filter(|_| used("tcp6")), unix: unix.filter(|_| used("unix")) }
+        let tls = block.item("tls").and_then(|item| self.tls(item));
+        Network {
+            tcp4: tcp4.filter(|_| used("tcp4")),
+            tcp6: tcp6.filter(|_| used("tcp6")),
+            unix: unix.filter(|_| used("unix")),
+            tls: tls.filter(|_| used("tls")),
+        }
     }
 
     fn listener_types(&mut self, network: &Block<'_>, item: &Item<'_>) -> Vec<&'static str> {
@@ -38,10 +47,10 @@ impl Reader {
             return types;
         };
         if list.is_empty() {
-            self.fault(item, Fault::Missing("at least one of \"tcp4\", \"tcp6\" and \"unix\""));
+            self.fault(item, Fault::Missing("at least one of \"tcp4\", \"tcp6\", \"unix\" and \"tls\""));
         }
         for item in &list {
-            let choices = [("tcp4", "tcp4"), ("tcp6", "tcp6"), ("unix", "unix")];
+            let choices = LISTENERS.map(|name| (name, name));
             let Some(name) = self.choice(item, &choices) else {
                 continue;
             };
@@ -69,6 +78,35 @@ impl Reader {
         };
         let port = self.port(&port)?;
         Some(SocketAddr::new(address?, port))
+    }
+
+    fn tls(&mut self, item: Item<'_>) -> Option<TlsListen> {
+        let block = self.block(item, keys("network.tls"))?;
+        let address = match block.item("address") {
+            Some(item) => {
+                let text = self.text(&item)?;
+                let wanted = "an address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\"";
+                text.parse().ok().or_else(|| self.refuse(&item, wanted))
+            }
+            None => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
+        let mut path = |key| block.item(key).map(|item| self.path(&item));
+        let files = match (path("certificate"), path("key")) {
+            (None, None) => Some(None),
+            (Some(certificate), Some(key)) => certificate.zip(key).map(|(certificate, key)| Some(TlsFiles { certificate, key })),
+            (certificate, _) => {
+                let missing = if certificate.is_some() { "key" } else { "certificate" };
+                let wanted = "a file in PEM: certificate and key are given both, or neither and the server makes its own";
+                self.note(block.at, join(&block.path, missing), Fault::Missing(wanted));
+                None
+            }
+        };
+        let Some(port) = block.item("port") else {
+            self.note(block.at, join(&block.path, "port"), Fault::Missing("a port from 0 to 65535"));
+            return None;
+        };
+        let port = self.port(&port)?;
+        Some(TlsListen { address: SocketAddr::new(address?, port), files: files? })
     }
 
     fn address(&mut self, item: &Item<'_>, six: bool) -> Option<IpAddr> {

@@ -1,7 +1,7 @@
 //! What a server would do with a [`Config`], in words, and whether the machine is large enough for its limits.
 
 use super::limits::{Limit, TABLE};
-use super::{Config, Framing, Handler, HandlerTransport, Identity, Limits, Offline, Program, Registration, Resources};
+use super::{Config, FederationMode, Framing, Handler, HandlerTransport, Identity, Limits, Offline, Program, Registration, Resources};
 use rustix::process::{Resource, geteuid, getrlimit};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -30,6 +30,7 @@ fn write_plan(config: &Config, out: &mut String) -> fmt::Result {
     let levels: Vec<_> = config.log.iter().map(|(room, level)| format!("{room} {level}").to_lowercase()).collect();
     writeln!(out, "log              {}", levels.join(", "))?;
     listeners(config, out)?;
+    federation(config, out)?;
     writeln!(out, "\nhandlers{}", if config.handlers.is_empty() { ": none" } else { "" })?;
     for (name, handler) in &config.handlers {
         writeln!(out, "  {name}")?;
@@ -58,7 +59,27 @@ fn listeners(config: &Config, out: &mut String) -> fmt::Result {
     if let Some(unix) = &config.network.unix {
         writeln!(out, "  unix  {}, mode {:04o}", unix.path.display(), unix.mode)?;
     }
+    if let Some(tls) = &config.network.tls {
+        writeln!(out, "  tls   {}", reach(tls.address))?;
+        match &tls.files {
+            Some(files) => writeln!(out, "        certificate {}, key {}", files.certificate.display(), files.key.display())?,
+            None => writeln!(out, "        its own certificate and key, in the state directory")?,
+        }
+    }
     Ok(())
+}
+
+fn federation(config: &Config, out: &mut String) -> fmt::Result {
+    let who = match config.federation.mode {
+        FederationMode::Off => "none",
+        FederationMode::Peers => "those that bester peer list shows",
+        FederationMode::Open => "those that bester peer list shows and, unverified, anybody else",
+    };
+    writeln!(out, "\nother servers\n  {who}")?;
+    match config.address_for_peers() {
+        Some(address) if config.federation.mode != FederationMode::Off => writeln!(out, "  reach this one at {address}"),
+        _ => Ok(()),
+    }
 }
 
 fn reach(address: SocketAddr) -> String {
@@ -111,6 +132,9 @@ fn one_handler(handler: &Handler, out: &mut String) -> fmt::Result {
     writeln!(out, "; {framing}{}", if handler.envelope { "; envelopes" } else { "" })?;
     if handler.offline == Offline::Queue {
         writeln!(out, "    offline   what it sends to users who are away waits in their mailboxes")?;
+    }
+    if handler.federated {
+        writeln!(out, "    federated other servers reach it")?;
     }
     if handler.idempotent {
         writeln!(out, "    repeated  a message with which it ended or was late is handed to it once more")?;

@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 /// Every key, by its block. What is not here is an unknown key; the reading, the nearest names and the test that the
 /// example explains every key come from here. `*` stands for a type.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["server", "network", "handlers", "database", "accounts", "limits", "admin", "log"]),
+    ("", &["server", "network", "handlers", "database", "accounts", "federation", "limits", "admin", "log"]),
     ("server", &["name", "stateDirectory"]),
-    ("network", &["tcp4", "tcp6", "unix", "types"]),
+    ("network", &["tcp4", "tcp6", "unix", "tls", "types"]),
     ("network.tcp4", &["address", "port"]),
     ("network.tcp6", &["address", "port"]),
     ("network.unix", &["address", "mode"]),
+    ("network.tls", &["address", "port", "certificate", "key"]),
     ("handlers", &["availableTypes", "typeMap"]),
     (
         "handlers.typeMap.*",
@@ -47,15 +48,17 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "queue",
             "queueSeconds",
             "offline",
+            "federated",
             "idempotent",
         ],
     ),
     ("handlers.typeMap.*.resources", &["files", "memory", "processes"]),
     ("database", &["type", "path"]),
     ("accounts", &["registration", "token", "passwordMinimum"]),
+    ("federation", &["mode", "address"]),
     ("limits", &limits::KEYS),
     ("admin", &["info"]),
-    ("log", &["all", "admin", "connection", "dispatcher", "handler", "listener", "server", "store"]),
+    ("log", &["all", "admin", "connection", "dispatcher", "federation", "handler", "listener", "server", "store"]),
 ];
 
 /// The keys of one block.
@@ -107,6 +110,7 @@ impl Reader {
         Some(Config {
             database: self.database(root.item("database"), &server.state_directory),
             accounts: self.accounts(root.item("accounts")),
+            federation: self.federation(root.item("federation")),
             limits: limits::read(self, root.item("limits")),
             admin_info: self.admin_info(root.item("admin")),
             log: self.log(root.item("log")),

@@ -326,6 +326,7 @@ impl Origin<'_> {
             kind: self.kind.into(),
             data: data.clone(),
             asker: self.asker.map(|(conn, id)| (conn, id.clone())),
+            report: None,
         })
     }
 }

@@ -4,14 +4,14 @@ use super::lane::Form;
 use super::routes::RouteConfig;
 use crate::frame::{Packet, Slice};
 use crate::gate::CloseReason;
-use crate::name::{ConnId, HandlerId, RequestId, RouteId, StartId, Username};
+use crate::name::{ConnId, HandlerId, PeerId, RequestId, RouteId, StartId, Username};
 use crate::protocol::handler::{Answer, WrongAnswer};
 use crate::protocol::informer::Question;
 use crate::protocol::reason::Reason;
 use crate::protocol::report::Id;
 use crate::protocol::text::Text;
-use crate::store::Standing;
-use crate::store::mail::{Digest, Letter, Read, Told, Write};
+use crate::store::mail::{Digest, Letter, Outgoing, Read, Told, Write};
+use crate::store::{Peer, Standing};
 use std::sync::Arc;
 
 /// Something that happened.
@@ -150,6 +150,8 @@ pub enum Event {
     RouteChanged(RouteId, RouteConfig),
     /// A type is no longer configured. What its handler was asked it may still answer.
     RouteRemoved(RouteId),
+    /// These are all other servers that are known now.
+    PeersChanged(Vec<Peer>),
     /// No new messages from now on; the server is stopping.
     Drain,
     /// Every connection ends.
@@ -259,6 +261,10 @@ pub enum Effect {
     Write(Write),
     /// Read something from the disk.
     Read(Box<Read>),
+    /// This lies in the outbox of a peer, under this number: its link may send it.
+    Forward(PeerId, u64, Arc<Outgoing>),
+    /// There are new peers, which have no links yet.
+    LinkPeers,
     /// The last message under way has its report; said once, after [`Event::Drain`].
     Drained,
 }

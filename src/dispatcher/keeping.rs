@@ -129,7 +129,7 @@ impl Dispatcher {
             }
         }
         let ticket = Ticket(self.next_number());
-        let keep = Arc::new(Keep { parcels, memo });
+        let keep = Arc::new(Keep { parcels, outgoing: Vec::new(), memo });
         effects.push(Effect::Write(Write::Keep(ticket, Arc::clone(&keep))));
         self.keepings.insert(ticket, Keeping { keep, had, cause });
     }
@@ -145,8 +145,8 @@ impl Dispatcher {
         let digest = repeat.digest;
         counts.add(outcome.counts);
         let (kind, id, number) = (message.kind.as_str().into(), message.id.clone()?, message.number);
-        let message_id = self.message_id(number).to_string().into();
-        Some(Memo { digest, report: Report::Outcome { kind, id, message_id, counts } })
+        let message_id = Some(self.message_id(number).to_string().into());
+        Some(Memo { digest, peer: None, report: Report::Outcome { kind, id, message_id, counts } })
     }
 
     pub(super) fn kept(&mut self, now: Instant, ticket: Ticket, result: Result<Vec<Place>, Trouble>, effects: &mut Vec<Effect>) {

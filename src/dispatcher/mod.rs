@@ -165,6 +165,7 @@ impl Dispatcher {
             Event::Pushed { conn, route, answer } => self.pushed_on(now, conn, route, &answer, effects),
             Event::RouteChanged(route, config) => self.route_changed(now, route, config, effects),
             Event::RouteRemoved(route) => self.route_removed(route, effects),
+            Event::PeersChanged(_) => {}
             Event::Drain => self.drain(effects),
             Event::Stop => self.stop(effects),
             Event::Tick => self.tick(now, effects),
@@ -188,6 +189,8 @@ impl Dispatcher {
             Told::Beyond { conn, last } => self.beyond(conn, last, effects),
             Told::Page(conn, page) => self.page_came(now, conn, page, effects),
             Told::Memo(digest, memo) => self.looked_up(now, digest, memo, effects),
+            Told::Met(_) => {}
+            Told::Reported(users) => users.iter().for_each(|user| self.mailbox_changed(user, effects)),
         }
     }
 

@@ -121,7 +121,7 @@ impl Dispatcher {
         let Some(message) = self.messages.peek(key).filter(|message| !is_temporary(message)) else { return false };
         let id = message.id.clone().map(Id::Client);
         let report = Report::Ready(Slice::from(&*self.report_on(message, id.as_ref()).body()));
-        self.keep_memo(key, Memo { digest, report }, effects);
+        self.keep_memo(key, Memo { digest, peer: None, report }, effects);
         true
     }
 }

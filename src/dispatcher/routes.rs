@@ -25,6 +25,8 @@ pub struct RouteConfig {
     pub queue_wait: Duration,
     /// Whether what it sends to users who are away waits for them, unless an answer says otherwise.
     pub offline: Offline,
+    /// Whether messages of other servers reach it.
+    pub federated: bool,
     /// Whether a request that got no answer may be asked once more.
     pub idempotent: bool,
 }

@@ -12,11 +12,11 @@ use super::{Dispatcher, Effect, Event, Handed, Unwritten};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
 use crate::gate::{Entry, Gate, Incoming};
-use crate::name::{ConnId, RequestId, StartId};
+use crate::name::{ConnId, PeerId, RequestId, StartId};
 use crate::outlet::flusher::Flusher;
 use crate::outlet::{Outlet, Sent};
 use crate::store::Store;
-use crate::store::mail::{Read, Told, Trouble, Write};
+use crate::store::mail::{Outgoing, Read, Told, Trouble, Write};
 use crate::transport::Socket;
 use crossbeam_channel::Sender;
 use foldhash::HashMap;
@@ -51,6 +51,10 @@ pub enum Inbound {
     Attach(ConnId, Port),
     /// A start of a handler that can be asked; before its `HandlerUp`.
     AttachHandler(StartId, Link, Box<dyn Minder>),
+    /// A peer whose link takes messages.
+    AttachPeer(PeerId, Box<dyn Carrier>),
+    /// A peer that has no link any longer.
+    DetachPeer(PeerId),
     /// The end of the thread.
     Quit,
 }
@@ -93,6 +97,13 @@ pub trait Ask: std::fmt::Debug {
     fn abandon(&self, request: RequestId);
 }
 
+/// The link to another server. Never blocks.
+pub trait Carrier: std::fmt::Debug + Send {
+    /// This lies in the peer's outbox, under this number. A link that has too much to do may leave it there: it reads the
+    /// outbox when it has not.
+    fn carry(&self, seq: u64, message: Arc<Outgoing>);
+}
+
 /// Whoever minds one start of a handler. None of it blocks.
 pub trait Minder: std::fmt::Debug + Send {
     /// It cannot be trusted any longer, for this reason: it is to be ended and started again.
@@ -117,12 +128,15 @@ pub struct Runner {
     pub store: Store,
     /// Told once when the last message under way has its report, after the order to stop.
     pub drained: Sender<()>,
+    /// Told when there are peers that have no link yet.
+    pub link_peers: Sender<()>,
 }
 
 #[derive(Default)]
 struct Tables {
     ports: HashMap<ConnId, Attached>,
     links: HashMap<StartId, Linked>,
+    carriers: HashMap<PeerId, Box<dyn Carrier>>,
     /// Of all connections, also those that are gone.
     settled_bytes: usize,
     /// Those for which something was collected, in the order of the first of it.
@@ -319,6 +333,14 @@ impl Runner {
             Effect::Replace(start, reason) => tables.mind(start, |minder| minder.replace(reason)),
             Effect::Retire(start) => tables.mind(start, |minder| minder.retire()),
             Effect::Detach(start) => _ = tables.links.remove(&start),
+            Effect::Forward(peer, seq, message) => {
+                if let Some(carrier) = tables.carriers.get(&peer) {
+                    carrier.carry(seq, message);
+                }
+            }
+            Effect::LinkPeers => {
+                let _ = self.link_peers.try_send(()); // one word for all that are new is enough
+            }
             Effect::Drained => {
                 let _ = self.drained.try_send(()); // nobody listens once the time to drain is over
             }
@@ -340,6 +362,8 @@ impl Tables {
             Inbound::AttachHandler(start, link, minder) => {
                 self.links.insert(start, Linked { link, minder, packets: Vec::new() });
             }
+            Inbound::AttachPeer(peer, carrier) => _ = self.carriers.insert(peer, carrier),
+            Inbound::DetachPeer(peer) => _ = self.carriers.remove(&peer),
             Inbound::Quit => return true,
         }
         false

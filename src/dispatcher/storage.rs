@@ -24,7 +24,7 @@ impl Storage {
             Told::Kept(_, result) => (&mut self.writing, result.as_ref().err()),
             Told::Page(_, result) => (&mut self.reading, result.as_ref().err()),
             Told::Memo(_, result) => (&mut self.reading, result.as_ref().err()),
-            Told::Beyond { .. } => return,
+            Told::Beyond { .. } | Told::Met(_) | Told::Reported(_) => return,
         };
         *failing = match trouble {
             None => None,

@@ -120,6 +120,7 @@ pub fn route_config(kind: &TypeName, handler: &Handler) -> RouteConfig {
         queue: handler.queue,
         queue_wait: handler.queue_wait,
         offline: handler.offline,
+        federated: handler.federated,
         idempotent: handler.idempotent,
     }
 }

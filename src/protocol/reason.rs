@@ -39,6 +39,12 @@ pub enum Reason {
     Undelivered,
     /// The answer names a server that is no peer.
     PeerUnknown,
+    /// The other server does not take the message, and never will.
+    PeerRefused,
+    /// The other server was not reached in time.
+    Expired,
+    /// Another server sends too much.
+    Rate,
     /// What is kept on the disk, accounts and messages, could not be read or written.
     Storage,
     /// The server is stopping.
@@ -68,6 +74,9 @@ impl Reason {
             Reason::Loop => "loop",
             Reason::Undelivered => "undelivered",
             Reason::PeerUnknown => "peerUnknown",
+            Reason::PeerRefused => "peerRefused",
+            Reason::Expired => "expired",
+            Reason::Rate => "rate",
             Reason::Storage => "storage",
             Reason::Draining => "draining",
             Reason::Internal => "internal",
@@ -79,6 +88,7 @@ impl Reason {
         matches!(
             self,
             Reason::Busy
+                | Reason::Rate
                 | Reason::HandlerUnavailable
                 | Reason::HandlerTimeout
                 | Reason::HandlerCrashed

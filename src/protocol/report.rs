@@ -32,6 +32,8 @@ pub struct Counts {
     pub unknown_servers: u64,
     /// Users whose mailbox is full.
     pub refused: u64,
+    /// Servers whose outbox is full.
+    pub refused_servers: u64,
 }
 
 impl Counts {
@@ -43,26 +45,31 @@ impl Counts {
         self.unknown_users += other.unknown_users;
         self.unknown_servers += other.unknown_servers;
         self.refused += other.refused;
+        self.refused_servers += other.refused_servers;
     }
 
     /// What is wrong with them: the reason, whether it is temporary, and words for people.
     pub fn failure(&self) -> Option<(Reason, bool, String)> {
         let unknown = self.unknown_users + self.unknown_servers;
-        let full = || match self.refused {
-            0 => String::new(),
-            refused => format!("; {}", plural(refused, "mailbox is full", "mailboxes are full")),
+        let mailboxes = |count| plural(count, "mailbox is full", "mailboxes are full");
+        let outboxes = |count| plural(count, "server has too many messages waiting", "servers have too many messages waiting");
+        let full = match (self.refused, self.refused_servers) {
+            (0, 0) => None,
+            (users, 0) => Some(mailboxes(users)),
+            (0, servers) => Some(outboxes(servers)),
+            (users, servers) => Some(format!("{}, and {}", mailboxes(users), outboxes(servers))),
         };
+        let and_full = || full.as_ref().map_or(String::new(), |full| format!("; {full}"));
         if self.unknown_servers > 0 && self.unknown_users == 0 {
             let servers = plural(self.unknown_servers, "server is no peer", "servers are no peers");
-            return Some((Reason::PeerUnknown, false, format!("{servers} of this one{}", full())));
+            return Some((Reason::PeerUnknown, false, format!("{servers} of this one{}", and_full())));
         }
         if unknown > 0 {
             let names = plural(unknown, "recipient is", "recipients are");
-            return Some((Reason::Undelivered, false, format!("{names} unknown here{}", full())));
+            return Some((Reason::Undelivered, false, format!("{names} unknown here{}", and_full())));
         }
-        if self.refused > 0 {
-            let mailboxes = plural(self.refused, "mailbox is full", "mailboxes are full");
-            return Some((Reason::Undelivered, true, mailboxes));
+        if let Some(full) = full {
+            return Some((Reason::Undelivered, true, full));
         }
         if self.offline > 0 && self.delivered + self.queued == 0 {
             let users = plural(self.offline, "recipient is", "recipients are all");
@@ -85,7 +92,7 @@ impl Counts {
         body.extend_from_slice(br#","unknown":"#);
         put_number(body, self.unknown_users + self.unknown_servers);
         body.extend_from_slice(br#","refused":"#);
-        put_number(body, self.refused);
+        put_number(body, self.refused + self.refused_servers);
     }
 }
 
@@ -149,10 +156,8 @@ pub fn delivery(kind: &str, message_id: MessageId<'_>, data: &Slice, id: Option<
     let before = |body: &mut Vec<u8>| {
         body.extend_from_slice(br#"{"header":{"status":"good","messageType":"receivedMessage","messageId":"#);
         message_id.put(body);
-        if let Some(Mark { seq, redelivered }) = mark {
-            body.extend_from_slice(br#","seq":"#);
-            put_number(body, seq);
-            body.extend_from_slice(if redelivered { br#","redelivered":true"# } else { br#","redelivered":false"# });
+        if let Some(mark) = mark {
+            put_mark(body, mark);
         }
         body.extend_from_slice(br#"},"payload":{"data":"#);
     };
@@ -186,6 +191,33 @@ pub fn outcome(kind: &str, id: Option<&Id>, message_id: MessageId<'_>, counts: &
             counts.put_fields(body, message_id);
         }),
     }
+}
+
+/// The report for another server on a message of its whose recipients fared like this. It is not sent again whatever the
+/// report says, for its handler has done its work: what could only be tried again, here, has failed for good. Users who are
+/// away, of a type that keeps nothing for them, are no failure: the other server cannot know better.
+pub fn for_server(kind: &str, id: Option<&Id>, counts: &Counts) -> Packet {
+    let counts = Counts { offline: 0, ..*counts };
+    match counts.failure() {
+        None => good(kind, id, b"null"),
+        Some((reason, _, words)) => bad_with(kind, id, reason, false, &words, |_| {}),
+    }
+}
+
+/// What tells a user that a message to another server came to nothing; `id` is that of the user's message.
+pub fn undelivered(kind: &str, message_id: MessageId<'_>, data: &[u8], reason: Reason, id: Option<&Slice>, mark: Mark) -> Packet {
+    Packet::write(|body| {
+        // Writing to memory cannot fail.
+        let _ = write!(
+            body,
+            r#"{{"header":{{"status":"bad","messageType":"deliveryReport","reason":"{reason}","temporary":false,"messageId":"#
+        );
+        message_id.put(body);
+        put_mark(body, mark);
+        body.extend_from_slice(br#"},"payload":{"data":"#);
+        body.extend_from_slice(data);
+        put_kind_and_id(body, kind, id.map(Slice::bytes));
+    })
 }
 
 /// Whom a handler's answer did not reach.
@@ -272,6 +304,12 @@ fn bad_with(kind: &str, id: Option<&Id>, reason: Reason, temporary: bool, words:
         body.push(b'}');
         put_kind_and_id(body, kind, id.map(id_bytes));
     })
+}
+
+fn put_mark(body: &mut Vec<u8>, Mark { seq, redelivered }: Mark) {
+    body.extend_from_slice(br#","seq":"#);
+    put_number(body, seq);
+    body.extend_from_slice(if redelivered { br#","redelivered":true"# } else { br#","redelivered":false"# });
 }
 
 fn id_bytes(id: &Id) -> &[u8] {
@@ -422,9 +460,12 @@ mod tests {
         assert_eq!(failure(unknown), failed("undelivered", false, "2 recipients are unknown here; 2 mailboxes are full"));
         let servers = Counts { unknown_servers: 1, refused: 1, ..Counts::default() };
         assert_eq!(failure(servers), failed("peerUnknown", false, "1 server is no peer of this one; 1 mailbox is full"));
-        let mut sum = Counts { delivered: 1, queued: 2, offline: 3, unknown_users: 4, unknown_servers: 5, refused: 6 };
+        let mut sum = Counts { delivered: 1, queued: 2, offline: 3, unknown_users: 4, unknown_servers: 5, refused: 6, refused_servers: 7 };
         sum.add(sum);
-        assert_eq!(sum, Counts { delivered: 2, queued: 4, offline: 6, unknown_users: 8, unknown_servers: 10, refused: 12 });
+        assert_eq!(
+            sum,
+            Counts { delivered: 2, queued: 4, offline: 6, unknown_users: 8, unknown_servers: 10, refused: 12, refused_servers: 14 }
+        );
         let id = Id::Client(Slice::from(&b"\"i\""[..]));
         let missed = Missed { offline: vec![], unknown: vec![], refused: vec!["bob".to_owned()] };
         let report =

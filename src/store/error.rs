@@ -1,6 +1,6 @@
 //! What can be wrong with the database, or with what is asked of it.
 
-use crate::name::Username;
+use crate::name::{ServerName, Username};
 use rusqlite::ErrorCode;
 use std::fmt;
 use std::io;
@@ -89,6 +89,17 @@ pub enum StoreError {
     Taken(Username),
     /// The account is no longer at the expected revision.
     Changed(Username),
+    /// There is no such peer.
+    NoPeer(ServerName),
+    /// There is a peer of that name already, or one that has this key.
+    PeerTaken(ServerName),
+    /// There are as many peers as there may be.
+    PeersFull {
+        /// `limits.peers`.
+        most: usize,
+    },
+    /// There never was such an invitation, or it is too old, or another server has used it.
+    NoInvitation,
 }
 
 impl StoreError {
@@ -111,8 +122,8 @@ impl StoreError {
     /// 75 trying again may help, 77 something is not permitted, 78 the file is not one that this program can use.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Taken(_) => 65,
-            Self::Unknown(_) => 67,
+            Self::Taken(_) | Self::PeerTaken(_) | Self::PeersFull { .. } | Self::NoInvitation => 65,
+            Self::Unknown(_) | Self::NoPeer(_) => 67,
             Self::Busy | Self::Changed(_) => 75,
             Self::Foreign { .. } | Self::Exposed { .. } => 77,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
@@ -141,6 +152,7 @@ impl StoreError {
             Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::BadAccount { .. } | Self::Lost { .. } | Self::Stopped => {
                 return Reach::One;
             }
+            Self::NoPeer(_) | Self::PeerTaken(_) | Self::PeersFull { .. } | Self::NoInvitation => return Reach::One,
             Self::Busy => return Reach::Group,
             Self::Sqlite { source, .. } => source,
             _ => return Reach::Database,
@@ -214,6 +226,17 @@ impl fmt::Display for StoreError {
             Self::Unknown(name) => write!(f, "there is no user {name}"),
             Self::Taken(name) => write!(f, "there is a user {name} already"),
             Self::Changed(name) => write!(f, "the user {name} was changed meanwhile"),
+            Self::NoPeer(name) => write!(f, "there is no peer {name}"),
+            Self::PeerTaken(name) => {
+                write!(
+                    f,
+                    "there is a peer {name} already, or one with the same key: bester peer list shows them, bester peer remove removes one"
+                )
+            }
+            Self::PeersFull { most } => write!(f, "there are {most} peers already, which is as many as there may be (limits.peers)"),
+            Self::NoInvitation => {
+                f.write_str("there is no such invitation, or it is too old, or another server has used it: ask for another")
+            }
         }
     }
 }

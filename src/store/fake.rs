@@ -33,7 +33,7 @@ pub(super) fn open(users: &[&str]) -> (TempDir, PathBuf, Database) {
 
 pub(super) fn letter(message_id: &str, data: &str) -> Arc<Letter> {
     let asker = Some((ConnId(u64::MAX), Slice::from(&b"\"c-1\""[..])));
-    Arc::new(Letter { message_id: message_id.into(), kind: "chat".into(), data: Slice::from(data.as_bytes()), asker })
+    Arc::new(Letter { message_id: message_id.into(), kind: "chat".into(), data: Slice::from(data.as_bytes()), asker, report: None })
 }
 
 pub(super) fn parcel(message_id: &str, data: &str, users: &[&str]) -> Parcel {
@@ -42,7 +42,7 @@ pub(super) fn parcel(message_id: &str, data: &str, users: &[&str]) -> Parcel {
 }
 
 pub(super) fn keep(message_id: &str, data: &str, users: &[&str]) -> Keep {
-    Keep { parcels: vec![parcel(message_id, data, users)], memo: None }
+    Keep { parcels: vec![parcel(message_id, data, users)], outgoing: Vec::new(), memo: None }
 }
 
 pub(super) fn number(rows: Rows<'_>, sql: &str) -> i64 {

@@ -9,7 +9,7 @@ use super::writer::Order;
 use super::{Database, Settings, StoreError};
 use crate::frame::Slice;
 use crate::name::Username;
-use crate::protocol::report::{Id, MessageId, outcome};
+use crate::protocol::report::{Id, MessageId, for_server, outcome};
 use rusqlite::Transaction;
 use std::cell::Cell;
 use std::path::Path;
@@ -164,6 +164,7 @@ impl Group<'_> {
                 mailboxes.tried(user, seqs, self.settings.attempts, aside)?;
                 Ok(Done::Tried)
             }
+            Order::Write(Write::Sent(..)) => unimplemented!(),
         }
     }
 
@@ -202,10 +203,14 @@ fn report(memo: &Memo, keep: &Keep, places: &[Place]) -> Option<Slice> {
         Report::Outcome { kind, id, message_id, counts } => {
             let mut counts = *counts;
             counts.add(keep.tally(places));
-            if counts.failure().is_some_and(|(_, temporary, _)| temporary) {
+            if message_id.is_some() && counts.failure().is_some_and(|(_, temporary, _)| temporary) {
                 return None;
             }
-            let packet = outcome(kind, Some(&Id::Client(id.clone())), MessageId::Text(message_id), &counts);
+            let id = Id::Client(id.clone());
+            let packet = match message_id {
+                Some(message_id) => outcome(kind, Some(&id), MessageId::Text(message_id), &counts),
+                None => for_server(kind, Some(&id), &counts),
+            };
             Some(Slice::from(&*packet.body()))
         }
     }

@@ -1,8 +1,11 @@
 //! What is kept on the disk for users, in the words that the dispatcher and the storage threads speak with each other.
 
+use super::Peer;
 use crate::frame::Slice;
-use crate::name::{ConnId, Username};
+use crate::name::{ConnId, PeerId, Username};
+use crate::protocol::reason::Reason;
 use crate::protocol::report::Counts;
+use crate::transport::HostPort;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,6 +21,17 @@ pub struct Letter {
     /// The connection that asked and the `payload.id` (JSON with its quotes) that deliveries to that one carry. Known only
     /// as long as the server runs that kept it.
     pub asker: Option<(ConnId, Slice)>,
+    /// It is no delivery, but tells that a message to another server came to nothing.
+    pub report: Option<Undelivered>,
+}
+
+/// What a report says beside its data about a message to another server that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undelivered {
+    /// [`Reason::Expired`] or [`Reason::PeerRefused`].
+    pub reason: Reason,
+    /// The `payload.id` of the message, JSON with its quotes.
+    pub id: Option<Slice>,
 }
 
 impl Letter {
@@ -47,23 +61,63 @@ pub struct Recipient {
     pub handed: bool,
 }
 
+/// A message to another server, as it is kept until that one has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Which server.
+    pub to: Destination,
+    /// `header.messageId`, without quotes. Each has one of its own, by which the other server knows it again.
+    pub message_id: Box<str>,
+    /// `payload.type`.
+    pub kind: Box<str>,
+    /// `payload.data`, byte for byte.
+    pub data: Slice,
+    /// `header.hops`: from 1.
+    pub hops: u8,
+    /// Whose message led to it, if it was that of a user of this server.
+    pub author: Option<Author>,
+}
+
+/// Where a message to another server goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A server that is known.
+    Peer(PeerId),
+    /// A server of which nothing is known but where it listens (`federation.mode` `open`). It becomes known by that, as
+    /// [`Verify::Open`](super::Verify::Open) and under that name.
+    Address(HostPort),
+}
+
+/// The user whose message led to one for another server, and who is told if that comes to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// Who.
+    pub user: Username,
+    /// The `payload.id` of the user's message, JSON with its quotes.
+    pub id: Option<Slice>,
+    /// The `messageId` that the user was told.
+    pub message_id: Box<str>,
+}
+
 /// What must be on the disk before a message gets its report. All of it is, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keep {
     /// For mailboxes.
     pub parcels: Vec<Parcel>,
+    /// For other servers.
+    pub outgoing: Vec<Arc<Outgoing>>,
     /// What is remembered of the message.
     pub memo: Option<Memo>,
 }
 
-/// Where a letter is for one recipient.
+/// Where a letter is for one recipient, or a message for one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In his mailbox, under this number.
+    /// In his mailbox, or in its outbox, under this number.
     Queued(u64),
-    /// Nowhere: his mailbox is full.
+    /// Nowhere: that is full.
     Refused,
-    /// Nowhere: he has no account any longer.
+    /// Nowhere: he has no account any longer, or it is no peer any longer.
     Unknown,
 }
 
@@ -73,9 +127,33 @@ impl Keep {
         self.parcels.iter().map(|parcel| parcel.recipients.len()).sum()
     }
 
+    /// The messages for other servers with their places among `places`, which follow those of all recipients.
+    pub fn sent<'a>(&'a self, places: &'a [Place]) -> impl Iterator<Item = (&'a Arc<Outgoing>, Place)> {
+        self.outgoing.iter().zip(places.iter().skip(self.rows()).copied())
+    }
+
     /// What `places` add to the counts of the message. A user for whom it has several letters counts once, by the worst that
-    /// became of them.
+    /// became of them, and so does a server.
     pub fn tally(&self, places: &[Place]) -> Counts {
+        let mut counts = self.tally_users(places);
+        let mut servers: HashMap<&Destination, Place> = HashMap::new();
+        for (outgoing, place) in self.sent(places) {
+            let worst = servers.entry(&outgoing.to).or_insert(place);
+            if matches!(worst, Place::Queued(_)) {
+                *worst = place;
+            }
+        }
+        for place in servers.values() {
+            match place {
+                Place::Queued(_) => counts.queued += 1,
+                Place::Refused => counts.refused_servers += 1,
+                Place::Unknown => counts.unknown_servers += 1,
+            }
+        }
+        counts
+    }
+
+    fn tally_users(&self, places: &[Place]) -> Counts {
         let fates = self.recipients().zip(places).map(|((_, recipient), place)| (recipient, Fate::of(recipient, *place)));
         let mut counts = Counts::default();
         if self.parcels.len() <= 1 {
@@ -135,6 +213,8 @@ pub type Digest = [u8; 32];
 pub struct Memo {
     /// Which message.
     pub digest: Digest,
+    /// The other server that sent it; none for a client's. Those of a server are remembered for longer, and counted for each.
+    pub peer: Option<PeerId>,
     /// Its report.
     pub report: Report,
 }
@@ -150,8 +230,9 @@ pub enum Report {
         kind: Box<str>,
         /// `payload.id` of the message, JSON with its quotes.
         id: Slice,
-        /// `messageId` of the message.
-        message_id: Box<str>,
+        /// `messageId` of the message; none for a message of another server, whose report is
+        /// [`for_server`](crate::protocol::report::for_server)'s.
+        message_id: Option<Box<str>>,
         /// What was counted without the [`Keep`].
         counts: Counts,
     },
@@ -182,6 +263,21 @@ pub enum Write {
         /// Which.
         seqs: Vec<u64>,
     },
+    /// What has become of messages to another server.
+    Sent(PeerId, Receipt),
+}
+
+/// What has become of messages in an outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// The other server has these: they are deleted.
+    Taken(Vec<u64>),
+    /// The other server did not take these now: they were sent once more in vain, and stay.
+    Deferred(Vec<u64>),
+    /// The other server never takes this one: it is deleted, and its author gets a report in the mailbox.
+    Refused(u64),
+    /// The other server could not be reached: each of its messages has one attempt more.
+    Unreached,
 }
 
 /// A question of the dispatcher.
@@ -210,8 +306,8 @@ pub enum Read {
 /// What the storage threads tell the dispatcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// What became of a [`Write::Keep`]: the place of each recipient, in the order of [`Keep::recipients`]. It is on the
-    /// disk.
+    /// What became of a [`Write::Keep`]: the place of each recipient, in the order of [`Keep::recipients`], and after those the
+    /// place of each message for another server. It is on the disk.
     Kept(Ticket, Result<Vec<Place>, Trouble>),
     /// There never was the number that this connection acknowledged; `last` is the highest that there was.
     Beyond {
@@ -224,6 +320,20 @@ pub enum Told {
     Page(ConnId, Result<Page, Trouble>),
     /// The answer to [`Read::Memo`]: the text of the report's frame, if the message came before.
     Memo(Digest, Result<Option<Slice>, Trouble>),
+    /// There are peers that were not there before, by [`Destination::Address`]: these are all. Told before the [`Told::Kept`]
+    /// that they came with.
+    Met(Vec<Peer>),
+    /// A report lies at the end of each of these mailboxes: a message to another server came to nothing.
+    Reported(Vec<Username>),
+}
+
+/// Some of what lies in an outbox, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutboxPage {
+    /// The messages with their numbers.
+    pub messages: Vec<(u64, Arc<Outgoing>)>,
+    /// Whether there was more when it was read.
+    pub more: bool,
 }
 
 /// Some of what lies in a mailbox, in order.

@@ -134,7 +134,7 @@ impl State {
 /// About whom it says that letters up to a number were sent.
 fn sent(write: &Write) -> Option<(&Username, u64)> {
     match write {
-        Write::Keep(..) => None,
+        Write::Keep(..) | Write::Sent(..) => None,
         Write::Settle { user, up_to, .. } => Some((user, *up_to)),
         Write::Tried { user, seqs } => Some((user, seqs.iter().copied().max().unwrap_or(0))),
     }

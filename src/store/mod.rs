@@ -29,6 +29,7 @@ mod mailbox;
 mod marks;
 mod memos;
 mod page;
+mod peers;
 #[cfg(test)]
 mod property;
 mod queue;
@@ -44,5 +45,6 @@ pub use accounts::{Account, Imported, Imports, Listed, Standing};
 pub use database::Database;
 pub use error::StoreError;
 pub use inspect::{Item, Mailbox, Totals, Which};
+pub use peers::{Peer, Verify};
 pub use settings::Settings;
 pub use threads::{Store, Threads};

@@ -69,6 +69,6 @@ fn read(row: &Row<'_>, asked: &Asked<'_>) -> rusqlite::Result<Option<Mail>> {
         _ => None,
     };
     let data = Slice::from(blob(6)?.unwrap_or_default());
-    let letter = Arc::new(Letter { message_id, kind: row.get(5)?, data, asker });
+    let letter = Arc::new(Letter { message_id, kind: row.get(5)?, data, asker, report: None });
     Ok(Some(Mail { seq, redelivered: attempts > 0 || seq <= asked.tried || body <= asked.suspect, letter }))
 }

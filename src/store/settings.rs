@@ -22,6 +22,18 @@ pub struct Settings {
     pub memo_age: Duration,
     /// Reports that are remembered at most; the oldest is forgotten first.
     pub memos: usize,
+    /// Other servers that may be known, those included of which nothing is known but the address.
+    pub peers: usize,
+    /// Messages that wait for one other server.
+    pub outbox_messages: usize,
+    /// Bytes of their data.
+    pub outbox_bytes: usize,
+    /// How long such a message is kept.
+    pub outbox_age: Duration,
+    /// How long a message of another server is remembered.
+    pub seen_age: Duration,
+    /// How many of each other server; the oldest is forgotten first.
+    pub seen: usize,
     /// What the ids of all messages of this run of the server begin with. Connections get their numbers anew in each run, so
     /// only letters of this one still know who had asked.
     pub start_prefix: String,
@@ -38,6 +50,12 @@ impl Default for Settings {
             attempts: 20,
             memo_age: Duration::from_secs(10 * 60),
             memos: 1_000_000,
+            peers: 256,
+            outbox_messages: 10_000,
+            outbox_bytes: 128 << 20,
+            outbox_age: Duration::from_secs(48 * 60 * 60),
+            seen_age: Duration::from_secs(72 * 60 * 60),
+            seen: 1_000_000,
             start_prefix: String::new(),
         }
     }

@@ -1,14 +1,16 @@
 //! How everybody else reaches the storage threads, and how they are started and ended.
 
-use super::mail::{Read, Report, Told, Write};
+use super::mail::{Digest, OutboxPage, Read, Report, Told, Write};
 use super::marks::Marks;
 use super::queue::{Full, Queue, Size};
 use super::reader::{Question, Reader};
 use super::runs::Run;
 use super::writer::{Change, Order, Writer};
-use super::{Account, Database, Settings, Standing, StoreError};
-use crate::name::Username;
+use super::{Account, Database, Peer, Settings, Standing, StoreError};
+use crate::name::{PeerId, ServerName, Username};
 use crate::password::Hash;
+use crate::tls::Pin;
+use crate::transport::HostPort;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use std::io;
 use std::sync::Arc;
@@ -160,6 +162,34 @@ impl Store {
         self.change(Change::Password { name, password, expected })
     }
 
+    /// The other servers that are known.
+    ///
+    /// # Errors
+    /// The database's trouble.
+    pub fn peers(&self) -> Result<Vec<Peer>, StoreError> {
+        unimplemented!()
+    }
+
+    /// What waits for another server and has a higher number than `after`, in order: at most so many messages, and at most
+    /// so many bytes of their data, but always one message if there is one.
+    ///
+    /// # Errors
+    /// The database's trouble.
+    pub fn outbox(&self, peer: PeerId, after: u64, messages_max: usize, bytes_max: usize) -> Result<OutboxPage, StoreError> {
+        let _ = (peer, after, messages_max, bytes_max);
+        unimplemented!()
+    }
+
+    /// Uses up an invitation, whose secret has this digest, for a server that proved to have the key `pin`: from now on it is a
+    /// peer. The same server may do so again, with other addresses too.
+    ///
+    /// # Errors
+    /// [`StoreError::NoInvitation`], or the database's trouble.
+    pub fn accept_invitation(&self, secret: Digest, name: ServerName, addresses: Vec<HostPort>, pin: Pin) -> Result<(), StoreError> {
+        let _ = (secret, name, addresses, pin);
+        unimplemented!()
+    }
+
     fn change(&self, change: Change) -> Result<u64, StoreError> {
         ask(&self.0.orders, ANSWER_WITHIN, |begin_by, reply| Order::Change { change, begin_by, reply })
     }
@@ -192,11 +222,12 @@ fn size(write: &Write) -> Size {
             let letters = keep.parcels.iter().map(|parcel| parcel.letter.bytes() + parcel.letter.message_id.len());
             let memo = keep.memo.as_ref().map_or(0, |memo| match &memo.report {
                 Report::Ready(text) => text.len(),
-                Report::Outcome { id, message_id, .. } => id.len() + message_id.len(),
+                Report::Outcome { id, message_id, .. } => id.len() + message_id.as_ref().map_or(0, |id| id.len()),
             });
             Size { rows: keep.rows().max(1), bytes: letters.sum::<usize>() + memo }
         }
         Write::Settle { .. } => ONE,
+        Write::Sent(..) => ONE,
         Write::Tried { seqs, .. } => Size { rows: seqs.len().max(1), bytes: 0 },
     }
 }

@@ -4,11 +4,13 @@
 //! never blocks. On a socket both are the same descriptor: it stays blocking, and writes say that they will not wait.
 
 mod acceptor;
+mod host_port;
 mod pipe;
 mod socket;
 pub mod unix;
 
 pub use acceptor::Acceptor;
+pub use host_port::{BadHostPort, HostPort};
 pub use pipe::{PipeReader, PipeStop, PipeWriter, pipe_ends};
 pub use socket::{Socket, SocketReader};
 

@@ -146,12 +146,12 @@ impl Sweep {
         self.tickets += 1;
         let data = Slice::from(format!("\"{text}\"").as_bytes());
         let message_id = format!("a.example/1-{}", self.tickets).into();
-        let letter = Arc::new(Letter { message_id, kind: "post".into(), data: data.clone(), asker: None });
+        let letter = Arc::new(Letter { message_id, kind: "post".into(), data: data.clone(), asker: None, report: None });
         let recipients = users.iter().map(|user| Recipient { user: (*user).clone(), counts: true, handed: false }).collect();
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&self.tickets.to_ne_bytes());
-        let memo = Some(Memo { digest, report: Report::Ready(data) });
-        let keep = Keep { parcels: vec![Parcel { letter, recipients }], memo };
+        let memo = Some(Memo { digest, peer: None, report: Report::Ready(data) });
+        let keep = Keep { parcels: vec![Parcel { letter, recipients }], outgoing: Vec::new(), memo };
         self.write(Write::Keep(Ticket(self.tickets), Arc::new(keep)))?;
         loop {
             match self.told.recv()? {

@@ -72,6 +72,7 @@ impl Path {
             queue: 1024,
             queue_wait: Duration::from_secs(60),
             offline: Offline::Drop,
+            federated: false,
             idempotent: false,
         };
         let window = Window { letters: 64, bytes: 1 << 20 };

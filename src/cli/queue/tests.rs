@@ -31,9 +31,10 @@ fn mailboxes(letters: &[(&str, &str)], tried: &[(&str, u64)]) -> (TempDir, Datab
             kind: "post".into(),
             data: Slice::from(data.as_bytes()),
             asker: None,
+            report: None,
         };
         let recipients = vec![Recipient { user: name(user), counts: true, handed: false }];
-        let keep = Keep { parcels: vec![Parcel { letter: Arc::new(letter), recipients }], memo: None };
+        let keep = Keep { parcels: vec![Parcel { letter: Arc::new(letter), recipients }], outgoing: Vec::new(), memo: None };
         store.write(vec![Order::Keep(Ticket(number), Arc::new(keep))]).unwrap();
         let kept = told.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(&kept, Told::Kept(_, Ok(places)) if matches!(places[..], [Place::Queued(_)])), "{kept:?}");

@@ -16,7 +16,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
             "2:3: netwrk: unknown key `netwrk`; did you mean `network`?",
             "3:32: network.tcp4.port: expected a port from 0 to 65535, found 70000",
             "3:39: network.tcp4.adress: unknown key `adress`; did you mean `address`?",
-            "3:81: network.types[1]: expected \"tcp4\" or \"tcp6\" or \"unix\", found \"tpc6\"",
+            "3:81: network.types[1]: expected \"tcp4\" or \"tcp6\" or \"unix\" or \"tls\", found \"tpc6\"",
             "4:71: handlers.typeMap.ü.timeoutSecond: unknown key `timeoutSecond`; did you mean `timeoutSeconds`?",
             "4:100: handlers.typeMap.ü.queue: expected a whole number from 1 to 1000000, found text",
             "5:23: limits.depth: 0 does not mean no limit here; expected a whole number from 1 to 1000",
@@ -50,10 +50,10 @@ fn server_has_a_name_and_a_directory() {
 
 #[test]
 fn network_has_a_listener_with_a_sound_address() {
-    check("{}", &["1:1: network: is missing; expected a block with at least one of tcp4, tcp6 and unix"]);
+    check("{}", &["1:1: network: is missing; expected a block with at least one of tcp4, tcp6, unix and tls"]);
     for (network, expected) in [
-        ("{}", "1:13: network: is missing; expected at least one of the blocks tcp4, tcp6 and unix"),
-        (r#"{"types": []}"#, "1:23: network.types: is missing; expected at least one of \"tcp4\", \"tcp6\" and \"unix\""),
+        ("{}", "1:13: network: is missing; expected at least one of the blocks tcp4, tcp6, unix and tls"),
+        (r#"{"types": []}"#, "1:23: network.types: is missing; expected at least one of \"tcp4\", \"tcp6\", \"unix\" and \"tls\""),
         (r#"{"types": ["unix"], "tcp4": {"port": 1}}"#, "1:24: network.types[0]: has no block in `network`"),
         (r#"{"types": ["tcp4", "tcp4"], "tcp4": {"port": 1}}"#, "1:32: network.types[1]: is named twice"),
         (
@@ -91,7 +91,7 @@ fn network_has_a_listener_with_a_sound_address() {
             "tcp6": {"port": "0", "address": "::"}, "unix": {"address": "s", "mode": "660"}}}"#,
     );
     let unix = UnixListen { path: "/etc/bester/s".into(), mode: 0o660 };
-    assert_eq!(config.network, Network { tcp4: None, tcp6: Some("[::]:0".parse().unwrap()), unix: Some(unix) });
+    assert_eq!(config.network, Network { tcp4: None, tcp6: Some("[::]:0".parse().unwrap()), unix: Some(unix), tls: None });
 }
 
 #[test]
@@ -189,6 +189,7 @@ fn limits_fit_each_other() {
             &[
                 "2:26: limits.frameBytes: expected at most 8: it must not be more than `incomingBytesTotal`",
                 "2:54: limits.frameBytesBeforeLogin: expected at most 9: it must not be more than `frameBytes`",
+                "2:80: limits.incomingBytesTotal: expected at least 2097152: it must not be less than `frameBytesServer`",
                 "2:105: limits.outgoingBytesTotal: expected at least 4194304: \
                  it must not be less than `frameBytesHandler`",
             ],
@@ -205,6 +206,18 @@ fn limits_fit_each_other() {
             ],
         ),
         (
+            r#"{"outboxBytes": 2097151, "peerRetrySeconds": 400, "seenHours": 47, "outboxHours": 87601}"#,
+            &["2:93: limits.outboxHours: expected a whole number from 1 to 87600, found 87601"],
+        ),
+        (
+            r#"{"outboxBytes": 2097151, "peerRetrySeconds": 400, "seenHours": 47}"#,
+            &[
+                "2:27: limits.outboxBytes: expected at least 2097152: it must not be less than `frameBytesServer`",
+                "2:56: limits.peerRetrySeconds: expected at most 300: it must not be more than `peerRetrySecondsMax`",
+                "2:74: limits.seenHours: expected at least 48: it must not be less than `outboxHours`",
+            ],
+        ),
+        (
             r#"{"frameBytes": 9, "maxConnections": 1}"#,
             &["2:29: limits.maxConnections: unknown key `maxConnections`; did you mean `connections`?"],
         ),
@@ -213,7 +226,7 @@ fn limits_fit_each_other() {
     }
     let config = good(
         r#"{"network": {"tcp4": {"port": 1}}, "limits": {"frameBytes": 10, "frameBytesBeforeLogin": 10,
-            "incomingBytesTotal": 10, "drainSeconds": 86400, "depth": 1000, "mailboxMessages": 1, "mailboxBytes": 4194304,
+            "incomingBytesTotal": 10, "frameBytesServer": 10, "drainSeconds": 86400, "depth": 1000, "mailboxMessages": 1, "mailboxBytes": 4194304,
             "mailboxDays": 3650, "unacknowledgedMessages": 2, "unacknowledgedBytes": 3, "ackSeconds": 4, "deliveryAttempts": 5,
             "dedupeMinutes": 10080, "dedupeMessages": 6, "storageQueue": 7, "storageBytes": 8}}"#,
     );
@@ -221,6 +234,7 @@ fn limits_fit_each_other() {
         frame_bytes: 10,
         frame_bytes_before_login: 10,
         incoming_bytes_total: 10,
+        frame_bytes_server: 10,
         drain: Duration::from_secs(86_400),
         depth: 1000,
         mailbox_messages: 1,
@@ -251,6 +265,48 @@ fn log_has_a_level_for_all_rooms() {
         &[
             "2:9: log.handlers: unknown key `handlers`; did you mean `handler`?",
             "2:36: log.all: expected text in double quotes, found a number",
+        ],
+    );
+}
+
+#[test]
+fn tls_has_an_address_of_any_kind_and_both_files_or_none() {
+    let listens = |block: &str| good(&format!(r#"{{"network": {{"tls": {block}}}}}"#)).network.tls.expect("a listener");
+    assert_eq!(listens(r#"{"port": 1}"#), TlsListen { address: "127.0.0.1:1".parse().unwrap(), files: None });
+    let files = TlsFiles { certificate: "/etc/bester/c.pem".into(), key: "/etc/bester/k.pem".into() };
+    let whole = listens(r#"{"address": "::", "port": "2", "certificate": "c.pem", "key": "k.pem"}"#);
+    assert_eq!(whole, TlsListen { address: "[::]:2".parse().unwrap(), files: Some(files) });
+    let file = "a file in PEM: certificate and key are given both, or neither and the server makes its own";
+    for (block, mistake) in [
+        (r#"{}"#, "1:21: network.tls.port: is missing; expected a port from 0 to 65535".to_owned()),
+        (r#"{"port": 1, "key": "k"}"#, format!("1:21: network.tls.certificate: is missing; expected {file}")),
+        (r#"{"port": 1, "certificate": "c"}"#, format!("1:21: network.tls.key: is missing; expected {file}")),
+        (
+            r#"{"port": 1, "address": "a"}"#,
+            r#"1:44: network.tls.address: expected an address such as "0.0.0.0", "127.0.0.1" or "::", found "a""#.to_owned(),
+        ),
+    ] {
+        check(&format!(r#"{{"network": {{"tls": {block}}}}}"#), &[&mistake]);
+    }
+    assert_eq!(good(r#"{"network": {"tcp4": {"port": 1}, "tls": {"port": 2}, "types": ["tcp4"]}}"#).network.tls, None);
+}
+
+#[test]
+fn other_servers_reach_this_one_where_that_is_said() {
+    let read = |more: &str| good(&format!(r#"{{"server": {{"name": "a.example"}}, "network": {{"tcp4": {{"port": 1}}{more}}}"#));
+    let peers = FederationMode::Peers;
+    let plain = read("}");
+    assert_eq!((plain.federation.mode, plain.address_for_peers()), (peers, None));
+    let tls = read(r#", "tls": {"port": 2}}"#);
+    assert_eq!(tls.address_for_peers().map(|at| at.to_string()).as_deref(), Some("a.example:2"));
+    let told = read(r#"}, "federation": {"mode": "open", "address": "[::1]:3"}"#);
+    assert_eq!((told.federation.mode, told.address_for_peers().map(|at| at.to_string()).as_deref()), (FederationMode::Open, Some("[::1]:3")));
+    check_block(
+        r#""federation": {"mode": "closed", "address": "b.example", "peers": []}"#,
+        &[
+            r#"2:24: federation.mode: expected "off" or "peers" or "open", found "closed""#,
+            r#"2:45: federation.address: expected HOST:PORT, such as "chat.example.org:2224", found "b.example""#,
+            "2:58: federation.peers: unknown key `peers`",
         ],
     );
 }

@@ -28,7 +28,8 @@ fn example_shows_every_key_and_its_default() {
     let least = good(
         r#"{
             "network": {
-                "tcp4": {"port": 2223}, "tcp6": {"port": 2223}, "unix": {"address": "bester-state/bester.sock"}
+                "tcp4": {"port": 2223}, "tcp6": {"port": 2223}, "unix": {"address": "bester-state/bester.sock"},
+                "tls": {"port": 2224}
             },
             "handlers": {"typeMap": {
                 "echo": {"handlerBinary": "handlers/echo/echo.py"},

@@ -96,6 +96,7 @@ fn handler_has_defaults() {
         timeout: Duration::from_secs(10),
         stop: Duration::from_secs(5),
         offline: Offline::Drop,
+        federated: false,
         idempotent: false,
     };
     assert_eq!(plain, expected);

@@ -31,7 +31,9 @@ fn runner() -> (Runner, Inlet, (Threads, TempDir)) {
     let directory = tempfile::tempdir().expect("a directory");
     let database = Database::open(&directory.path().join("state").join("bester.db")).expect("a database");
     let (store, threads) = Store::start(database, store::Settings::default(), |_| {}).expect("threads");
-    (Runner { dispatcher: Dispatcher::new(settings), inbox, flusher, incoming, store, drained }, inlet, (threads, directory))
+    let (link_peers, _) = crossbeam_channel::bounded(1);
+    let dispatcher = Dispatcher::new(settings);
+    (Runner { dispatcher, inbox, flusher, incoming, store, drained, link_peers }, inlet, (threads, directory))
 }
 
 /// So many connections of one user: what makes them known, and their other ends, which have the numbers of their places.

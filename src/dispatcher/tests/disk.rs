@@ -94,6 +94,7 @@ impl Disk {
                 let told = self.settle(user.as_str(), up_to, conn);
                 self.written.extend(told);
             }
+            Write::Sent(..) => {}
             Write::Tried { user, seqs } => {
                 let mailbox = self.mailboxes.entry(user.to_string()).or_default();
                 mailbox.mail.values_mut().filter(|mail| seqs.contains(&mail.seq)).for_each(|mail| mail.redelivered = true);
@@ -126,14 +127,18 @@ impl Disk {
     fn keep(&mut self, keep: &Keep) -> Kept {
         self.trouble.map_or(Ok(()), Err)?;
         let places: Vec<Place> = keep.recipients().map(|(letter, to)| self.place(letter, to.user.as_str())).collect();
-        if let Some(Memo { digest, report }) = &keep.memo {
+        if let Some(Memo { digest, report, .. }) = &keep.memo {
             let text = match report {
                 Report::Ready(text) => Some(text.clone()),
                 Report::Outcome { kind, id, message_id, counts } => {
                     let mut counts = *counts;
                     counts.add(keep.tally(&places));
-                    let report = report::outcome(kind, Some(&Id::Client(id.clone())), MessageId::Text(message_id), &counts);
-                    let temporary = counts.failure().is_some_and(|(_, temporary, _)| temporary);
+                    let id = Id::Client(id.clone());
+                    let report = match message_id {
+                        Some(message_id) => report::outcome(kind, Some(&id), MessageId::Text(message_id), &counts),
+                        None => report::for_server(kind, Some(&id), &counts),
+                    };
+                    let temporary = message_id.is_some() && counts.failure().is_some_and(|(_, temporary, _)| temporary);
                     (!temporary).then(|| crate::frame::Slice::from(&*report.body()))
                 }
             };

@@ -150,7 +150,7 @@ fn route(kind: &str) -> RouteConfig {
     let instances = ENDS.iter().filter(|(place, ..)| KINDS[*place] == kind).count();
     let offline = if kind == "post" { Offline::Queue } else { Offline::Drop };
     let kind = TypeName::new(kind).expect("a type");
-    RouteConfig { idempotent: kind.as_str() == "safe", kind, instances, queue: QUEUE, queue_wait: QUEUE_WAIT, offline }
+    RouteConfig { idempotent: kind.as_str() == "safe", kind, instances, queue: QUEUE, queue_wait: QUEUE_WAIT, offline, federated: false }
 }
 
 fn form(kind: &str) -> Form {
@@ -311,6 +311,7 @@ impl World {
                 end.retired.push(*id);
             }
             Effect::Detach(id) => self.end(*id).asked.retain(|(asked, ..)| asked != id),
+            Effect::Forward(..) | Effect::LinkPeers => {}
             Effect::Drained => self.drained += 1,
         }
     }

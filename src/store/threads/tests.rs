@@ -174,8 +174,8 @@ fn a_message_is_remembered_with_what_became_of_it() {
     let office = Office::start(database, Settings { mailbox_messages: 1, ..Settings::default() });
     let order = |number: u8, users: &[&str], offline| {
         let counts = Counts { offline, ..Counts::default() };
-        let report = Report::Outcome { kind: "chat".into(), id: Slice::from(&b"\"c\""[..]), message_id: "s/1-1".into(), counts };
-        Keep { memo: Some(Memo { digest: [number; 32], report }), ..keep("s/1-1", "hi", users) }
+        let report = Report::Outcome { kind: "chat".into(), id: Slice::from(&b"\"c\""[..]), message_id: Some("s/1-1".into()), counts };
+        Keep { memo: Some(Memo { digest: [number; 32], peer: None, report }), ..keep("s/1-1", "hi", users) }
     };
     let memo = |number: u8| {
         office.store.read(Read::Memo { digest: [number; 32] }).unwrap();
@@ -196,7 +196,8 @@ fn a_message_is_remembered_with_what_became_of_it() {
     assert_eq!(memo(2), None, "a full mailbox is temporary");
     office.keep(order(3, &["nobody"], 0));
     assert!(memo(3).unwrap().contains(r#""status":"bad""#), "a name that is not known stays so");
-    office.keep(Keep { memo: Some(Memo { digest: [4; 32], report: Report::Ready(Slice::from(&b"{}"[..])) }), ..Keep::default() });
+    office
+        .keep(Keep { memo: Some(Memo { digest: [4; 32], peer: None, report: Report::Ready(Slice::from(&b"{}"[..])) }), ..Keep::default() });
     assert_eq!(memo(4).as_deref(), Some("{}"));
 }
 
@@ -204,7 +205,7 @@ fn a_message_is_remembered_with_what_became_of_it() {
 fn a_message_that_is_remembered_for_too_long_is_not_found() {
     let (_directory, path, database) = open(&[]);
     let office = Office::start(database, Settings::default());
-    let memo = Memo { digest: [1; 32], report: Report::Ready(Slice::from(&b"{}"[..])) };
+    let memo = Memo { digest: [1; 32], peer: None, report: Report::Ready(Slice::from(&b"{}"[..])) };
     office.keep(Keep { memo: Some(memo), ..Keep::default() });
     let find = || {
         office.store.read(Read::Memo { digest: [1; 32] }).unwrap();
