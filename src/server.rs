@@ -3,6 +3,7 @@
 use crate::admin::control::{self, Control};
 use crate::admin::reload::Reload;
 use crate::config::{self, Config, Limits};
+use crate::connection::allowance::Allowances;
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
 use crate::dispatcher::inlet::{self, Inlet};
@@ -129,6 +130,22 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+#[derive(Debug)]
+struct Nobody;
+impl crate::connection::server::Introduction for Nobody {
+    fn join(
+        &self,
+        _: [u8; 32],
+        _: crate::name::ServerName,
+        _: Vec<crate::transport::HostPort>,
+        _: crate::tls::Pin,
+    ) -> Result<String, (crate::protocol::reason::Reason, String)> {
+        Err((crate::protocol::reason::Reason::Forbidden, "no".into()))
+    }
+    fn dial_back(&self, _: &str) -> Result<String, (crate::protocol::reason::Reason, String)> {
+        Err((crate::protocol::reason::Reason::Forbidden, "no".into()))
+    }
+}
 /// Everything that runs.
 struct Server {
     drain: Duration,
@@ -212,7 +229,18 @@ impl Server {
             .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
 
         let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());
-        let shared = Shared { inbound: inbound.clone(), limits: config.limits.clone(), login, incoming, outgoing };
+        let limits = config.limits.clone();
+        let server_allowances = Allowances::new(limits.peer_messages_per_second, limits.peer_message_burst);
+        let shared = Shared {
+            inbound: inbound.clone(),
+            limits,
+            login,
+            incoming,
+            outgoing,
+            server_allowances,
+            plain_peers: Arc::default(),
+            introduction: Arc::new(Nobody),
+        };
         let admission = Admission::new(config.limits.connections, config.limits.connections_per_source);
         let accepting = Accepting { clients: shared.into(), admission: admission.clone(), conns };
         let mut listeners = Vec::new();
@@ -295,6 +323,10 @@ fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartE
         sessions_per_user: config.limits.connections_per_user,
         windows: windows(&config.limits),
         acknowledge_within: config.limits.ack,
+        federation: config.federation.mode,
+        connections_per_peer: config.limits.connections_per_peer,
+        frame_bytes_server: config.limits.frame_bytes_server,
+        open_messages_per_second: config.limits.open_messages_per_second,
         admin_info: config.admin_info.clone(),
         listeners: listening.iter().map(ToString::to_string).collect(),
     })

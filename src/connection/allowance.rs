@@ -1,6 +1,8 @@
-//! How much a handler may say without being asked: so much at once, and so much each second. What is more waits.
+//! How much a handler may say without being asked, or another server at all: so much at once, and so much each second. What
+//! is more waits.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// What is left, for all that speak for one handler.
@@ -35,9 +37,50 @@ impl Allowance {
     }
 }
 
+/// What each of several may say, whatever connections it has.
+#[derive(Debug)]
+pub struct Allowances {
+    per_second: usize,
+    burst: usize,
+    /// Of those that have a connection. Held for a look-up only.
+    by_name: Mutex<HashMap<Box<str>, Weak<Allowance>>>,
+}
+
+impl Allowances {
+    /// As of [`Allowance::new`], for each.
+    pub fn new(per_second: usize, burst: usize) -> Allowances {
+        Allowances { per_second, burst, by_name: Mutex::default() }
+    }
+
+    /// What the one of this name has.
+    pub fn of(&self, name: &str) -> Arc<Allowance> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(allowance) = by_name.get(name).and_then(Weak::upgrade) {
+            return allowance;
+        }
+        by_name.retain(|_, allowance| allowance.strong_count() > 0);
+        let allowance = Arc::new(Allowance::new(self.per_second, self.burst));
+        by_name.insert(name.into(), Arc::downgrade(&allowance));
+        allowance
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_connections_of_one_share_what_it_has() {
+        let allowances = Allowances::new(10, 5);
+        let now = Instant::now();
+        let first = allowances.of("b.example");
+        assert_eq!(first.take(now, 5), Duration::ZERO);
+        assert_eq!(allowances.of("b.example").take(now, 1), Duration::from_millis(100));
+        assert_eq!(allowances.of("c.example").take(now, 1), Duration::ZERO);
+        drop(first);
+        allowances.of("d.example");
+        assert_eq!(allowances.by_name.lock().unwrap().len(), 1, "those that are gone are forgotten");
+    }
 
     #[test]
     fn what_is_more_than_the_burst_waits_for_its_time() {

@@ -4,12 +4,14 @@
 //! (`session.rs`); waits in `read`, at the [`Gate`] while too much is under way, and for memory that other
 //! connections use; ends when the client goes, when it breaks the rules, or when the dispatcher closes it.
 
+use super::allowance::Allowances;
 use super::login::Login;
+use super::server::Introduction;
 use super::session::{Flow, Session};
 use crate::config::{Framing, Limits};
-use crate::dispatcher::Event;
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::{Inbound, Port};
+use crate::dispatcher::{Event, Proof};
 use crate::frame::Decoder;
 use crate::gate::CloseReason;
 use crate::gate::{Gate, Incoming};
@@ -20,6 +22,7 @@ use log::{debug, info};
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The stack of a connection's thread; what is touched of it is resident for each idle connection.
@@ -52,10 +55,23 @@ pub struct Shared {
     pub incoming: Arc<Incoming>,
     /// Bytes that wait to go out.
     pub outgoing: Arc<Total>,
+    /// What other servers may send.
+    pub server_allowances: Allowances,
+    /// Whether there are peers that are known by their address alone.
+    pub plain_peers: Arc<AtomicBool>,
+    /// What connections of other servers need.
+    pub introduction: Arc<dyn Introduction>,
 }
 
-/// Serves one client until it is gone. `accepted` is when it connected, `from` is for the log.
-pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Instant, from: &str) {
+impl Shared {
+    /// Whether a connection without TLS may be a peer's.
+    pub(super) fn has_plain_peers(&self) -> bool {
+        self.plain_peers.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves one client until it is gone. `proof` is what is known of it before it says anything, `accepted` is when it connected, `from` is for the log.
+pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, proof: Proof, accepted: Instant, from: &str) {
     debug!("{conn} from {from}");
     let socket = Arc::new(socket);
     let limits = &shared.limits;
@@ -77,8 +93,9 @@ pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, accepted: Insta
         counted: 0,
         frame_began: None,
         read_timeout: None,
-        session: Session::new(Arc::clone(shared), conn, Arc::clone(&gate), accepted),
+        session: Session::new(Arc::clone(shared), conn, Arc::clone(&gate), proof, accepted),
     };
+    client.session.show_proof();
     let end = client.read_all();
     let user = client.session.user_for_log();
     let reason = client.part(end, &gate, &outlet);

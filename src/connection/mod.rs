@@ -11,4 +11,5 @@ pub mod client;
 pub mod handler;
 pub mod informer;
 pub mod login;
+pub mod server;
 mod session;

@@ -5,8 +5,9 @@
 
 use super::client::Shared;
 use super::login::Denied;
+use super::server::Speaking;
 use crate::dispatcher::run::Inbound;
-use crate::dispatcher::{About, Event, Inquiry, Message};
+use crate::dispatcher::{About, Event, Inquiry, Message, Proof};
 use crate::frame::{Frame, Slice, TooLarge};
 use crate::gate::{CloseReason, Gate};
 use crate::name::{BUILTIN, ConnId, DUMMY, INTERNAL, Username};
@@ -34,29 +35,35 @@ pub(super) enum Flow {
 
 /// Whether there is a user.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Not yet: headers are read.
     Stranger,
     /// Yes.
     User(Username),
     /// Not any longer.
     LoggedOut,
+    /// There is another server.
+    Server(Speaking),
 }
 
 /// One client's session.
 #[derive(Debug)]
 pub(super) struct Session {
-    shared: Arc<Shared>,
-    conn: ConnId,
-    gate: Arc<Gate>,
-    stage: Stage,
-    login_deadline: Option<Instant>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) conn: ConnId,
+    pub(super) gate: Arc<Gate>,
+    pub(super) stage: Stage,
+    /// What is known of the other side, whatever it says.
+    pub(super) proof: Proof,
+    /// It may be another server, by what is known of it.
+    pub(super) may_be_server: bool,
+    pub(super) login_deadline: Option<Instant>,
     /// Whether it acknowledges what comes to it.
     ack: bool,
     /// Whether its messages may come again, and are handled once.
     dedupe: bool,
-    just_begun: bool,
-    malformed: u32,
+    pub(super) just_begun: bool,
+    pub(super) malformed: u32,
     batch: Vec<Event>,
     /// As many as the last batch had; a list that has to grow is copied each time.
     expected: usize,
@@ -64,11 +71,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, conn: ConnId, gate: Arc<Gate>, accepted: Instant) -> Session {
+    pub(super) fn new(shared: Arc<Shared>, conn: ConnId, gate: Arc<Gate>, proof: Proof, accepted: Instant) -> Session {
         Session {
             conn,
             gate,
             stage: Stage::Stranger,
+            proof,
+            may_be_server: false,
             login_deadline: Some(accepted + shared.limits.login),
             ack: false,
             dedupe: false,
@@ -83,7 +92,12 @@ impl Session {
 
     pub(super) fn frame_bytes_max(&self) -> usize {
         let limits = &self.shared.limits;
-        if matches!(self.stage, Stage::User(_)) { limits.frame_bytes } else { limits.frame_bytes_before_login }
+        match &self.stage {
+            Stage::User(_) => limits.frame_bytes,
+            Stage::Server(speaking) => speaking.frame_bytes_max(limits),
+            Stage::Stranger if self.may_be_server => limits.frame_bytes_server,
+            Stage::Stranger | Stage::LoggedOut => limits.frame_bytes_before_login,
+        }
     }
 
     pub(super) fn login_deadline(&self) -> Option<Instant> {
@@ -106,12 +120,16 @@ impl Session {
     pub(super) fn user_for_log(&self) -> String {
         match &self.stage {
             Stage::User(user) => user.to_string(),
+            Stage::Server(speaking) => format!("server {}", speaking.name()),
             Stage::Stranger | Stage::LoggedOut => "no user".to_owned(),
         }
     }
 
     /// Takes one frame.
     pub(super) fn frame(&mut self, frame: &Frame) -> Flow {
+        if matches!(self.stage, Stage::Server(_)) {
+            return self.server_frame(frame);
+        }
         let stranger = matches!(self.stage, Stage::Stranger);
         match client::parse(frame, stranger, self.shared.limits.depth) {
             Ok(message) => {
@@ -132,8 +150,7 @@ impl Session {
     fn first(&mut self, header: &Header, payload: Option<Payload>, frame: &Frame) -> Flow {
         let about = About { kind: kind_of(payload.as_ref()), id: Some(Id::AuthSpecial) };
         if header.scope == Scope::Server {
-            let words = "this server takes no messages from other servers";
-            return self.refuse(about, Reason::Forbidden, words.to_owned(), true);
+            return self.first_of_server(frame);
         }
         if let Some(Credentials { username, password }) = &header.authentication {
             let flow = self.log_in(username, password, header.options, about);
@@ -164,7 +181,7 @@ impl Session {
             (Stage::User(user), Some(id)) if self.dedupe => Some(Box::new(digest(user, id, &kind, &data))),
             _ => None,
         };
-        self.forward(Event::Message(self.conn, Message { kind, data, id, bytes, digest }), bytes)
+        self.forward(Event::Message(self.conn, Message { kind, data, id, bytes, digest, transit: None }), bytes)
     }
 
     fn builtin(&mut self, payload: Payload) -> Flow {
@@ -294,7 +311,7 @@ impl Session {
         self.tell(Event::InputEnded(self.conn));
     }
 
-    fn refuse_frame(&mut self, refusal: Refusal) -> Flow {
+    pub(super) fn refuse_frame(&mut self, refusal: Refusal) -> Flow {
         let Refusal { reason, message, kind, id } = refusal;
         let stranger = matches!(self.stage, Stage::Stranger);
         let id = if stranger { Some(Id::AuthSpecial) } else { id.map(Id::Client) };
@@ -302,7 +319,7 @@ impl Session {
         self.refuse_malformed(about, reason, message, stranger)
     }
 
-    fn refuse_malformed(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
+    pub(super) fn refuse_malformed(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
         self.malformed += 1;
         self.refuse(about, reason, message, last || self.malformed >= MALFORMED_MAX)
     }
@@ -311,7 +328,7 @@ impl Session {
         self.refuse(about, denial.reason, denial.message, last)
     }
 
-    fn refuse(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
+    pub(super) fn refuse(&mut self, about: About, reason: Reason, message: String, last: bool) -> Flow {
         if last {
             // What was sent before is answered before the last word.
             self.flush();
@@ -329,7 +346,7 @@ impl Session {
     }
 
     /// Puts an event with a place at the gate into the batch; waits for a place if there is none.
-    fn forward(&mut self, event: Event, bytes: usize) -> Flow {
+    pub(super) fn forward(&mut self, event: Event, bytes: usize) -> Flow {
         if self.batch_bytes + bytes > BATCH_BYTES_MAX {
             self.flush();
         }
@@ -366,7 +383,7 @@ impl Session {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         self.flush();
         self.send(Inbound::One(event));
     }
@@ -382,15 +399,19 @@ impl Session {
 
 /// Two messages with the same one are the same message. The length of each part is in it, so that none can pass for another.
 fn digest(user: &Username, id: &Slice, kind: &Text, data: &Slice) -> Digest {
+    digest_of([user.as_str().as_bytes(), id.bytes(), kind.bytes(), data.bytes()])
+}
+
+pub(super) fn digest_of<const N: usize>(parts: [&[u8]; N]) -> Digest {
     let mut hash = Sha256::new();
-    for part in [user.as_str().as_bytes(), id.bytes(), kind.bytes(), data.bytes()] {
+    for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     hash.finalize().into()
 }
 
-fn is_builtin(kind: &Text) -> bool {
+pub(super) fn is_builtin(kind: &Text) -> bool {
     [BUILTIN, INTERNAL].iter().any(|builtin| kind.bytes() == builtin.as_bytes())
 }
 

@@ -11,6 +11,7 @@ use crate::name::{ConnId, HandlerId, RequestId, RouteId};
 use crate::protocol::handler::{Answer, Command, Offline, Order, Outcome, WrongAnswer};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, MessageId, Missed};
+use crate::protocol::server::HOPS_MAX as HOPS_MAX_SERVERS;
 use crate::protocol::text::Text;
 use crate::store::mail::{Letter, Recipient};
 use foldhash::{HashMap, HashSet};
@@ -131,6 +132,10 @@ impl Dispatcher {
                     return Err((Reason::Loop, format!("handlers passed the message on more than {HOPS_MAX} times")));
                 }
             }
+            if matches!(command.order, Order::SendServers(_) | Order::Reply) && self.is_passed_on_too_often(request.message, &command.order)
+            {
+                return Err((Reason::Loop, format!("the message was passed on from server to server more than {HOPS_MAX_SERVERS} times")));
+            }
             if command.order == Order::Reply && self.messages.conn(request.message).is_none() {
                 return Err((
                     Reason::HandlerProtocol,
@@ -139,6 +144,13 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Whether an answer would send a message to a server more often than messages may be.
+    fn is_passed_on_too_often(&self, key: MessageKey, order: &Order) -> bool {
+        let sender = self.messages.peek(key).map(|message| &message.sender);
+        let leaves = matches!(order, Order::SendServers(_)) || sender.is_some_and(Sender::is_server);
+        leaves && sender.is_some_and(|sender| u64::from(sender.hops()) >= HOPS_MAX_SERVERS)
     }
 
     fn command<'a>(&mut self, now: Instant, request: &Request, command: &'a Command, tally: &mut Tally<'a>, effects: &mut Vec<Effect>) {
@@ -152,7 +164,7 @@ impl Dispatcher {
                 let queue = command.offline.unwrap_or(tally.offline) == Offline::Queue;
                 self.reply(request.message, data, queue, tally, effects);
             }
-            (Order::SendServers(names), _) => names.iter().for_each(|name| tally.unknown(name.as_str(), true)),
+            (Order::SendServers(names), Some(data)) => self.send_servers(request.message, names, data, tally),
             (Order::SendHandler(next), Some(data)) => {
                 if let Some(route) = self.routes.find(next.bytes()) {
                     self.ask(now, route, request.message, request.hops + 1, data.clone(), effects);
@@ -175,7 +187,7 @@ impl Dispatcher {
         let origin = Origin {
             kind: self.routes.kind(tally.route),
             message_id: MessageId::Own { prefix: &self.message_id_prefix, number: tally.number },
-            asker: asked_by.zip(message.id.as_ref()),
+            asker: asked_by.filter(|_| !message.sender.is_server()).zip(message.id.as_ref()),
         };
         let mut letter = None;
         self.users.begin_round();
@@ -223,7 +235,7 @@ impl Dispatcher {
     /// A delivery to the connection that asked. If it is gone, or is fed from the mailbox, that is where it goes.
     fn reply(&mut self, key: MessageKey, data: &Slice, queue: bool, tally: &mut Tally<'_>, effects: &mut Vec<Effect>) {
         let Some(message) = self.messages.peek(key) else { return };
-        let Sender::Client(conn, user) = message.sender.clone() else { return };
+        let Sender::Client(conn, user) = message.sender.clone() else { return self.reply_to_server(key, data, tally) };
         let open = self.open_session(conn).is_some();
         let sessions = self.users.sessions(user.as_str().as_bytes());
         let exists = sessions.is_some();
@@ -260,16 +272,16 @@ impl Dispatcher {
 }
 
 /// What an answer leads to: each recipient counts once, whatever it names him for.
-struct Tally<'a> {
+pub(super) struct Tally<'a> {
     /// Whose answer.
-    route: RouteId,
+    pub(super) route: RouteId,
     /// What its type says of users who are away.
     offline: Offline,
     /// The number of the message.
     number: u64,
     deliveries: Deliveries,
-    /// What it has for mailboxes.
-    gathered: Gathered,
+    /// What it has for mailboxes and other servers.
+    pub(super) gathered: Gathered,
     counts: Counts,
     /// Names without an account, and of servers.
     unknown: HashSet<(&'a str, bool)>,
@@ -289,7 +301,23 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn unknown(&mut self, name: &'a str, server: bool) {
+    /// A server that is sent to, but not this.
+    pub(super) fn refused(&mut self, name: &str) {
+        self.counts.refused_servers += 1;
+        if let Some(missed) = &mut self.missed {
+            missed.refused.push(name.to_owned());
+        }
+    }
+
+    /// A server that cannot be sent to.
+    pub(super) fn unknown_server(&mut self, name: &str) {
+        self.counts.unknown_servers += 1;
+        if let Some(missed) = &mut self.missed {
+            missed.unknown.push(name.to_owned());
+        }
+    }
+
+    pub(super) fn unknown(&mut self, name: &'a str, server: bool) {
         if !self.unknown.insert((name, server)) {
             return;
         }

@@ -5,13 +5,18 @@ use super::event::{Effect, Message};
 use super::repeats::Stage;
 use super::requests::{self, Failure, MessageKey, Repeat, Request, Sender, Waiting};
 use super::routes::Route;
+use super::sessions::Session;
 use crate::frame::{Packet, Slice};
-use crate::name::{BUILTIN, ConnId, HandlerId, RequestId, RouteId, Username};
+use crate::name::{BUILTIN, ConnId, HandlerId, RequestId, RouteId};
 use crate::protocol::client::KIND_BYTES_MAX;
-use crate::protocol::handler::{self, Speaker};
+use crate::protocol::handler::{self, Enveloped, Speaker};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Counts, Id, MessageId};
+use std::sync::Arc;
 use std::time::Instant;
+
+/// Why nothing new is taken on.
+pub(super) const STOPPING: &str = "this server is stopping";
 
 impl Dispatcher {
     pub(super) fn message(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
@@ -20,22 +25,27 @@ impl Dispatcher {
         if message.digest.is_some() || session.looks_up {
             return self.hold(now, conn, message, effects);
         }
-        let user = session.user.clone();
-        self.dispatch(now, conn, user, message, effects);
+        self.dispatch(now, conn, message, effects);
     }
 
-    /// A message that did not come before, of a connection that is open and has this user.
-    pub(super) fn dispatch(&mut self, now: Instant, conn: ConnId, user: Option<Username>, message: Message, effects: &mut Vec<Effect>) {
-        let draining = self.draining;
+    /// A message that did not come before, of a connection that is open.
+    pub(super) fn dispatch(&mut self, now: Instant, conn: ConnId, message: Message, effects: &mut Vec<Effect>) {
         let route = self.routes.find(message.kind.bytes());
-        let (user, route) = match (user, route) {
-            (Some(user), Some(route)) if !draining => (user, route),
-            (user, _) => {
-                let (reason, words) = match user {
-                    None => (Reason::NotAuthenticated, "log in first"),
-                    Some(_) if draining => (Reason::Draining, "this server is stopping"),
-                    Some(_) => (Reason::UnknownType, "no handler is configured for this type"),
-                };
+        let accepted = match self.sessions.get(&conn) {
+            Some(Session { server: Some(remote), .. }) => {
+                let remote = Arc::clone(remote);
+                self.accept_transit(now, conn, remote, &message, route)
+            }
+            Some(Session { user: Some(_), .. }) if self.draining => Err((Reason::Draining, STOPPING)),
+            Some(Session { user: Some(user), .. }) => match route {
+                Some(route) => Ok((Sender::Client(conn, user.clone()), route)),
+                None => Err((Reason::UnknownType, "no handler is configured for this type")),
+            },
+            _ => Err((Reason::NotAuthenticated, "log in first")),
+        };
+        let (sender, route) = match accepted {
+            Ok(accepted) => accepted,
+            Err((reason, words)) => {
                 let kind = Some(message.kind.as_str()).filter(|kind| kind.len() <= KIND_BYTES_MAX);
                 let id = message.id.map(Id::Client);
                 effects.push(Effect::Send(conn, report::bad(kind.unwrap_or(BUILTIN), id.as_ref(), reason, words)));
@@ -43,9 +53,9 @@ impl Dispatcher {
             }
         };
         let number = self.next_number();
-        let Message { kind, data, id, bytes, digest } = message;
-        let sender = Sender::Client(conn, user);
-        let repeat = digest.as_deref().map(|digest| Box::new(Repeat { digest: *digest, settled: false, others: Vec::new() }));
+        let Message { kind, data, id, bytes, digest, .. } = message;
+        let peer = if let Sender::Server(_, abroad) = &sender { abroad.remote.peer } else { None };
+        let repeat = digest.as_deref().map(|digest| Box::new(Repeat { digest: *digest, peer, settled: false, others: Vec::new() }));
         let (counts, failure) = (Counts::default(), None);
         let key = self.messages.add(requests::Message { number, sender, kind, id, bytes, open: 0, counts, failure, repeat });
         if let Some(digest) = digest {
@@ -115,10 +125,14 @@ impl Dispatcher {
             let server = self.settings.server.as_str();
             let from = match &message.sender {
                 Sender::Client(conn, user) => Speaker::Client { user: user.as_str(), server, session: conn.0 },
+                Sender::Server(_, abroad) => {
+                    Speaker::Server { user: abroad.user.as_deref(), server: &abroad.remote.name, verified: abroad.remote.verified }
+                }
                 Sender::Handler => Speaker::Handler { kind: message.kind.as_str(), server },
             };
-            let kind = route.config.kind.as_str();
-            Packet::write_as(form.framing, |body| handler::envelope(body, message_id, &from, kind, data.bytes(), message.id.as_ref()))
+            let about =
+                Enveloped { message_id, from, hops: message.sender.hops(), kind: route.config.kind.as_str(), id: message.id.as_ref() };
+            Packet::write_as(form.framing, |body| handler::envelope(body, &about, data.bytes()))
         } else {
             Packet::new(form.framing, data)
         };
@@ -204,9 +218,9 @@ impl Dispatcher {
         }
         let Some(mut message) = self.messages.take_finished(key) else { return };
         // What a handler said without being asked has its outcome by now: that does not wait for what others make of it.
-        let Sender::Client(conn, _) = message.sender else { return };
+        let Some(conn) = message.sender.conn() else { return };
         let id = message.id.take().map(Id::Client);
-        let wanted = id.is_some() || message.failure.is_some() || message.counts.failure().is_some();
+        let wanted = id.is_some() || message.sender.is_server() || message.failure.is_some() || message.counts.failure().is_some();
         if let Some(repeat) = message.repeat.take() {
             self.repeats.remove(&repeat.digest);
             for (conn, bytes) in repeat.others {
@@ -225,6 +239,7 @@ impl Dispatcher {
     pub(super) fn report_on(&self, message: &requests::Message, id: Option<&Id>) -> Packet {
         let kind = message.kind.as_str();
         match message.failure.as_deref() {
+            None if message.sender.is_server() => report::for_server(kind, id, &message.counts),
             None => report::outcome(kind, id, self.message_id(message.number), &message.counts),
             Some(Failure::Reason(reason, words)) => report::bad(kind, id, *reason, words),
             Some(Failure::Refused { handler, status, data }) => {

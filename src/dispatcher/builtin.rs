@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 impl Dispatcher {
     pub(super) fn asked(&mut self, conn: ConnId, inquiry: Inquiry, about: &About, effects: &mut Vec<Effect>) {
         let Some(session) = self.open_session(conn) else { return effects.push(Effect::Settle(conn, 0)) };
-        let user = session.user.clone();
+        let (user, is_server) = (session.user.clone(), session.server.is_some());
         let answer = match (inquiry, user) {
+            (Inquiry::Ping, _) if is_server => Some(json!({ "server": self.settings.server.as_str() })),
             (Inquiry::Ping, _) => Some(json!({})),
             (_, None) => None,
             (Inquiry::Dummy, Some(_)) => Some(Value::Null),

@@ -1,6 +1,7 @@
 //! Everything that can move the dispatcher, and everything that it orders. Plain data: no handles, no sockets.
 
 use super::lane::Form;
+use super::peers::Proof;
 use super::routes::RouteConfig;
 use crate::frame::{Packet, Slice};
 use crate::gate::CloseReason;
@@ -58,6 +59,19 @@ pub enum Event {
         /// What to report on.
         about: About,
     },
+    /// Something is known of the other side before it says anything: the verdict is whether it may be another server.
+    Shown(ConnId, Proof),
+    /// The other side says that it is another server.
+    Greeted {
+        /// Which connection.
+        conn: ConnId,
+        /// What is known of it.
+        proof: Proof,
+        /// `header.server`: the name that it says to have.
+        server: Option<Text>,
+        /// What to report on, if it is refused.
+        about: About,
+    },
     /// A message for a handler.
     Message(ConnId, Message),
     /// A client has taken care of all that was sent to it, up to this number.
@@ -83,6 +97,15 @@ pub enum Event {
         message: String,
         /// Whether the connection ends with this report.
         last: bool,
+    },
+    /// Something that the connection has done itself: this JSON text is the report's data.
+    Done {
+        /// Which connection.
+        conn: ConnId,
+        /// What to report on.
+        about: About,
+        /// The data.
+        data: String,
     },
     /// `close`: a good report, then the end; all earlier messages have theirs.
     Leaving(ConnId, About),
@@ -211,6 +234,19 @@ pub struct Message {
     pub bytes: usize,
     /// Set if it may have come before, and is to be handled once only.
     pub digest: Option<Box<Digest>>,
+    /// Set if it comes from another server.
+    pub transit: Option<Box<Transit>>,
+}
+
+/// What another server says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transit {
+    /// `header.messageId`.
+    pub message_id: Option<Text>,
+    /// `header.hops`.
+    pub hops: u64,
+    /// `header.from`.
+    pub from: Option<Text>,
 }
 
 /// A built-in command that only asks.

@@ -13,7 +13,7 @@ use crate::gate::CloseReason;
 use crate::name::{ConnId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Mark, MessageId};
-use crate::store::mail::{Letter, Page, Read, Trouble, Write};
+use crate::store::mail::{Letter, Page, Read, Trouble, Undelivered, Write};
 use smallvec::SmallVec;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ impl Dispatcher {
         let Some(session) = self.open_session(conn) else { return };
         session.feed = Some(Feed::new(user.clone(), ack, after.unwrap_or(0)));
         if let Some(up_to) = after {
-            effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to, conn: Some(conn) }));
+            effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to, reports: ack, conn: Some(conn) }));
         }
         self.feed(conn, effects);
     }
@@ -50,8 +50,8 @@ impl Dispatcher {
         let Some(session) = self.open_session(conn).filter(|session| session.can_be_fed() && !session.stale_page) else { return };
         let Some(feed) = &mut session.feed else { return };
         if let Some((after, Window { letters, bytes })) = feed.ask(&windows) {
-            let user = feed.user.clone();
-            effects.push(Effect::Read(Box::new(Read::Page { conn, user, after, letters_max: letters, bytes_max: bytes })));
+            let (user, reports) = (feed.user.clone(), feed.ack);
+            effects.push(Effect::Read(Box::new(Read::Page { conn, user, after, reports, letters_max: letters, bytes_max: bytes })));
         }
     }
 
@@ -150,8 +150,16 @@ impl Dispatcher {
             self.acknowledge_by.expect(conn, acknowledge_by);
             self.wake_at(acknowledge_by);
         }
-        let id = letter.asker.as_ref().filter(|(asker, _)| *asker == conn).map(|(_, id)| id);
-        let packet = report::delivery(&letter.kind, MessageId::Text(&letter.message_id), &letter.data, id, mark);
+        let message_id = MessageId::Text(&letter.message_id);
+        let packet = match (&letter.report, mark) {
+            (Some(Undelivered { reason, id }), Some(mark)) => {
+                report::undelivered(&letter.kind, message_id, letter.data.bytes(), *reason, id.as_ref(), mark)
+            }
+            _ => {
+                let id = letter.asker.as_ref().filter(|(asker, _)| *asker == conn).map(|(_, id)| id);
+                report::delivery(&letter.kind, message_id, &letter.data, id, mark)
+            }
+        };
         effects.push(Effect::Send(conn, packet));
         effects.push(Effect::Watch(conn));
     }
@@ -196,7 +204,7 @@ impl Dispatcher {
     /// A user has everything up to `seq`, whichever session of his says so.
     fn settled(&mut self, now: Instant, user: &Username, seq: u64, effects: &mut Vec<Effect>) {
         let acknowledge_by = now + self.settings.acknowledge_within;
-        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, conn: None }));
+        effects.push(Effect::Write(Write::Settle { user: user.clone(), up_to: seq, reports: true, conn: None }));
         let sessions = self.users.account(user).map(|account| &account.sessions[..]).unwrap_or_default();
         let conns: Conns = sessions.iter().map(|session| session.conn).collect();
         for conn in conns {
@@ -266,7 +274,7 @@ impl Dispatcher {
         }
         let feed = self.sessions.get_mut(&conn).and_then(|session| session.feed.as_mut());
         if let Some(up_to) = feed.and_then(|feed| feed.settle(up_to)) {
-            effects.push(Effect::Write(Write::Settle { user, up_to, conn: None }));
+            effects.push(Effect::Write(Write::Settle { user, up_to, reports: false, conn: None }));
         }
     }
 

@@ -92,6 +92,15 @@ impl Dispatcher {
         with_user.filter_map(|(conn, session)| session.user.as_ref().map(|user| (*conn, user.as_str())))
     }
 
+    /// How many connections each other server has to this one.
+    fn server_connections(&self) -> Value {
+        let mut servers: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+        for remote in self.sessions.values().filter_map(|session| session.server.as_ref()) {
+            *servers.entry(&remote.name).or_default() += 1;
+        }
+        json!(servers)
+    }
+
     /// What goes on, for the operator.
     fn status(&self, now: Instant) -> Value {
         let types: Map<String, Value> = self.routes.iter().map(|route| (route.config.kind.to_string(), type_status(route))).collect();
@@ -102,6 +111,7 @@ impl Dispatcher {
             "sessions": self.user_sessions().count(),
             "users": self.users.online().count(),
             "messagesUnderWay": self.messages.len(),
+            "servers": self.server_connections(),
             "storage": self.storage.status(now, self.keepings.len()),
             "types": types,
         })

@@ -9,7 +9,7 @@ use crate::gate::CloseReason;
 use crate::name::{ConnId, RouteId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::{Counts, Missed};
-use crate::store::mail::{Keep, Letter, Mail, Memo, Parcel, Place, Recipient, Report, Ticket, Trouble, Write};
+use crate::store::mail::{Keep, Letter, Mail, Memo, Outgoing, Parcel, Place, Recipient, Report, Ticket, Trouble, Write};
 use foldhash::{HashMap, HashSet};
 use log::warn;
 use smallvec::SmallVec;
@@ -55,16 +55,22 @@ pub(super) struct Outcome {
     pub(super) missed: Option<Missed>,
 }
 
-/// Letters that are gathered for mailboxes.
+/// Letters that are gathered for mailboxes, and messages for other servers.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     parcels: Vec<Parcel>,
     had: Vec<Conns>,
+    outgoing: Vec<Arc<Outgoing>>,
 }
 
 impl Gathered {
     pub(super) fn is_empty(&self) -> bool {
-        self.parcels.is_empty()
+        self.parcels.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// A message for another server.
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
+        self.outgoing.push(Arc::new(outgoing));
     }
 
     /// A letter for one user more. Those of one letter come one after the other.
@@ -122,14 +128,14 @@ impl Dispatcher {
     }
 
     fn keep(&mut self, gathered: Gathered, memo: Option<Memo>, cause: Cause, effects: &mut Vec<Effect>) {
-        let Gathered { parcels, had } = gathered;
+        let Gathered { parcels, had, outgoing } = gathered;
         for recipient in parcels.iter().flat_map(|parcel| &parcel.recipients) {
             if let Some(account) = self.users.account(&recipient.user) {
                 account.keeping += 1;
             }
         }
         let ticket = Ticket(self.next_number());
-        let keep = Arc::new(Keep { parcels, outgoing: Vec::new(), memo });
+        let keep = Arc::new(Keep { parcels, outgoing, memo });
         effects.push(Effect::Write(Write::Keep(ticket, Arc::clone(&keep))));
         self.keepings.insert(ticket, Keeping { keep, had, cause });
     }
@@ -142,11 +148,12 @@ impl Dispatcher {
         let mut counts = message.counts;
         let repeat = message.repeat.as_mut().filter(|repeat| last && !repeat.settled)?;
         repeat.settled = true;
-        let digest = repeat.digest;
+        let (digest, peer) = (repeat.digest, repeat.peer);
         counts.add(outcome.counts);
         let (kind, id, number) = (message.kind.as_str().into(), message.id.clone()?, message.number);
-        let message_id = Some(self.message_id(number).to_string().into());
-        Some(Memo { digest, peer: None, report: Report::Outcome { kind, id, message_id, counts } })
+        let is_server = message.sender.is_server();
+        let message_id = (!is_server).then(|| self.message_id(number).to_string().into());
+        Some(Memo { digest, peer, report: Report::Outcome { kind, id, message_id, counts } })
     }
 
     pub(super) fn kept(&mut self, now: Instant, ticket: Ticket, result: Result<Vec<Place>, Trouble>, effects: &mut Vec<Effect>) {
@@ -160,6 +167,7 @@ impl Dispatcher {
         for (_, recipient) in keep.recipients() {
             self.kept_one(&recipient.user, effects);
         }
+        self.forward(&keep, places, effects);
         match cause {
             Cause::Answer { message, outcome } => {
                 match result {
@@ -206,6 +214,13 @@ impl Dispatcher {
                     Place::Queued(_) => {}
                     Place::Refused => missed.refused.push(name()),
                     Place::Unknown => missed.unknown.push(name()),
+                }
+            }
+            for (outgoing, place) in keep.sent(places) {
+                match place {
+                    Place::Queued(_) => {}
+                    Place::Refused => missed.refused.extend(self.name_of(&outgoing.to)),
+                    Place::Unknown => missed.unknown.extend(self.name_of(&outgoing.to)),
                 }
             }
             told.of_outcome(self.routes.kind(route), id.as_ref(), self.message_id(number), &counts, &missed, effects);

@@ -4,7 +4,7 @@
 //! sequences of events can drive it in a test. `run.rs` is the thread around it. Start reading at
 //! [`Dispatcher::handle`]: it only tells what goes where. `sessions.rs` minds who is connected, `asking.rs` takes a
 //! message to its handler, `answering.rs` takes the answer to those whom it names, `pushing.rs` what a handler says
-//! unasked. `keeping.rs` has the disk keep what must not be lost, `feeding.rs` takes what lies in mailboxes to sessions (`feed.rs`
+//! unasked. `serving.rs` takes what other servers say, and `sending.rs` has messages for them kept (`peers.rs` knows who they are). `keeping.rs` has the disk keep what must not be lost, `feeding.rs` takes what lies in mailboxes to sessions (`feed.rs`
 //! knows how far each is), `repeats.rs` recognises messages that come again, `storage.rs` remembers how the disk did. `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and
 //! `inquiry.rs` answer questions of clients, handlers and the operator. `users.rs`, `routes.rs` with `lane.rs`, and
 //! `requests.rs` are the tables.
@@ -21,27 +21,34 @@ pub mod inlet;
 mod inquiry;
 mod keeping;
 mod lane;
+mod peers;
 mod pushing;
 mod repeats;
 mod requests;
 mod routes;
 pub mod run;
+mod sending;
+mod serving;
 mod sessions;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod users;
 
-pub use event::{About, Asker, Effect, Event, Handed, Inquiry, Message, Unwritten};
+pub use event::{About, Asker, Effect, Event, Handed, Inquiry, Message, Transit, Unwritten};
 pub use feed::{Window, Windows};
 pub use lane::Form;
+pub use peers::Proof;
 pub use routes::RouteConfig;
 
+use crate::config::FederationMode;
+use crate::logging::Quota;
 use crate::name::{ConnId, RequestId, ServerName};
 use crate::protocol::report::MessageId;
 use crate::store::mail::Told;
 use feed::Patience;
 use keeping::Keepings;
+use peers::Peers;
 use repeats::Repeats;
 use requests::Messages;
 use routes::Routes;
@@ -67,6 +74,14 @@ pub struct Settings {
     pub windows: Windows,
     /// `limits.ackSeconds`.
     pub acknowledge_within: Duration,
+    /// `federation.mode`.
+    pub federation: FederationMode,
+    /// `limits.connectionsPerPeer`.
+    pub connections_per_peer: usize,
+    /// `limits.frameBytesServer`: what is larger is not sent to other servers.
+    pub frame_bytes_server: usize,
+    /// `limits.openMessagesPerSecond`.
+    pub open_messages_per_second: usize,
     /// `admin.info`, as JSON text.
     pub admin_info: String,
     /// Where clients connect, such as `tcp4://127.0.0.1:2223`.
@@ -84,6 +99,7 @@ pub struct Dispatcher {
     routes: Routes,
     messages: Messages,
     repeats: Repeats,
+    peers: Peers,
     keepings: Keepings,
     storage: Storage,
     /// Until when sessions must acknowledge something.
@@ -92,6 +108,8 @@ pub struct Dispatcher {
     read_again: VecDeque<(Instant, ConnId)>,
     /// Connections to informers that are told who comes and goes.
     watchers: Vec<ConnId>,
+    /// Of what the log says of refused servers.
+    refusals: Quota,
     /// The last number given to a message or request.
     counter: u64,
     /// No deadline of a request is earlier than this.
@@ -115,11 +133,12 @@ impl Dispatcher {
         Dispatcher {
             message_id_prefix: settings.message_id_prefix().into(),
             routes: Routes::new(settings.routes.clone()),
-            settings,
             users: Users::default(),
             sessions: Sessions::default(),
             messages: Messages::default(),
             repeats: Repeats::default(),
+            peers: Peers::new(settings.server.clone(), settings.federation, settings.open_messages_per_second),
+            refusals: Quota::default(),
             keepings: Keepings::default(),
             storage: Storage::default(),
             acknowledge_by: Patience::default(),
@@ -130,6 +149,7 @@ impl Dispatcher {
             draining: false,
             drained: false,
             stopping: false,
+            settings,
         }
     }
 
@@ -143,10 +163,13 @@ impl Dispatcher {
             Event::LoggedOut(conn, about) => self.logged_out(conn, &about, effects),
             Event::PasswordChanged { conn, user, revision, about } => self.password_changed(conn, user, revision, &about, effects),
             Event::Registered { conn, user, revision, about } => self.registered(conn, user, revision, &about, effects),
+            Event::Shown(conn, proof) => effects.push(Effect::Verdict(conn, self.peers.know(&proof))),
+            Event::Greeted { conn, proof, server, about } => self.greeted(now, conn, &proof, server.as_ref(), &about, effects),
             Event::Message(conn, message) => self.message(now, conn, message, effects),
             Event::Acknowledged { conn, seq, about } => self.acknowledged(now, conn, seq, &about, effects),
             Event::Asked(conn, inquiry, about) => self.asked(conn, inquiry, &about, effects),
             Event::Refused { conn, about, reason, message, last } => self.refused(conn, &about, reason, &message, last, effects),
+            Event::Done { conn, about, data } => self.done(conn, &about, &data, effects),
             Event::Leaving(conn, about) => self.leaving(conn, &about, effects),
             Event::InputEnded(conn) => self.input_ended(conn, effects),
             Event::Disconnected(conn) => self.disconnected(conn, effects),
@@ -165,7 +188,7 @@ impl Dispatcher {
             Event::Pushed { conn, route, answer } => self.pushed_on(now, conn, route, &answer, effects),
             Event::RouteChanged(route, config) => self.route_changed(now, route, config, effects),
             Event::RouteRemoved(route) => self.route_removed(route, effects),
-            Event::PeersChanged(_) => {}
+            Event::PeersChanged(peers) => self.peers_changed(peers, effects),
             Event::Drain => self.drain(effects),
             Event::Stop => self.stop(effects),
             Event::Tick => self.tick(now, effects),
@@ -189,7 +212,10 @@ impl Dispatcher {
             Told::Beyond { conn, last } => self.beyond(conn, last, effects),
             Told::Page(conn, page) => self.page_came(now, conn, page, effects),
             Told::Memo(digest, memo) => self.looked_up(now, digest, memo, effects),
-            Told::Met(_) => {}
+            Told::Met(peers) => {
+                self.peers_changed(peers, effects);
+                effects.push(Effect::LinkPeers);
+            }
             Told::Reported(users) => users.iter().for_each(|user| self.mailbox_changed(user, effects)),
         }
     }

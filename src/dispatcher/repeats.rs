@@ -42,10 +42,7 @@ impl Dispatcher {
             let Some(session) = self.open_session(conn).filter(|session| !session.looks_up) else { return };
             let Some(message) = session.held.pop_front() else { return };
             match message.digest.as_deref() {
-                None => {
-                    let user = session.user.clone();
-                    self.dispatch(now, conn, user, message, effects);
-                }
+                None => self.dispatch(now, conn, message, effects),
                 Some(&digest) => self.take_on_once(conn, digest, message, effects),
             }
         }
@@ -63,7 +60,8 @@ impl Dispatcher {
                 effects.push(Effect::Read(Box::new(Read::Memo { digest })));
             }
         }
-        if let Some(session) = self.sessions.get_mut(&conn) {
+        // What a server sends is all looked up, and told in the order in which it was asked for: nothing need wait.
+        if let Some(session) = self.sessions.get_mut(&conn).filter(|session| session.server.is_none()) {
             session.looks_up = true;
         }
     }
@@ -85,14 +83,13 @@ impl Dispatcher {
                 continue;
             };
             session.looks_up = false;
-            let user = session.user.clone();
             let report = match (&memo, self.repeats.get(&digest)) {
                 (Ok(None), Some(Stage::UnderWay(key))) => {
                     self.shares_report(*key, conn, message.bytes);
                     continue;
                 }
                 (Ok(None), _) => {
-                    self.dispatch(now, conn, user, message, effects);
+                    self.dispatch(now, conn, message, effects);
                     continue;
                 }
                 (Ok(Some(report)), _) => Packet::framed(report.clone()),
@@ -117,11 +114,11 @@ impl Dispatcher {
         let Some(message) = self.messages.get(key) else { return false };
         let Some(repeat) = message.repeat.as_mut().filter(|repeat| message.open == 0 && !repeat.settled) else { return false };
         repeat.settled = true;
-        let digest = repeat.digest;
+        let (digest, peer) = (repeat.digest, repeat.peer);
         let Some(message) = self.messages.peek(key).filter(|message| !is_temporary(message)) else { return false };
         let id = message.id.clone().map(Id::Client);
         let report = Report::Ready(Slice::from(&*self.report_on(message, id.as_ref()).body()));
-        self.keep_memo(key, Memo { digest, peer: None, report }, effects);
+        self.keep_memo(key, Memo { digest, peer, report }, effects);
         true
     }
 }
@@ -135,7 +132,8 @@ fn not_looked_up(trouble: Trouble, message: &Message) -> Packet {
 /// Whether it may help to send the message again.
 fn is_temporary(message: &requests::Message) -> bool {
     match message.failure.as_deref() {
-        None => message.counts.failure().is_some_and(|(_, temporary, _)| temporary),
+        // The handler has done its work: for another server, that is the end of it.
+        None => !message.sender.is_server() && message.counts.failure().is_some_and(|(_, temporary, _)| temporary),
         Some(Failure::Reason(reason, _)) => reason.is_temporary(),
         Some(Failure::Refused { .. }) => false,
     }

@@ -4,8 +4,9 @@
 //! What an answer has for mailboxes is an order to the disk. When nothing of all that is open any longer, the message gets its
 //! report. Requests stand in the queues of their route.
 
+use super::peers::Abroad;
 use crate::frame::Slice;
-use crate::name::{ConnId, RequestId, Username};
+use crate::name::{ConnId, PeerId, RequestId, Username};
 use crate::protocol::reason::Reason;
 use crate::protocol::report::Counts;
 use crate::protocol::text::Text;
@@ -46,6 +47,8 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Repeat {
     pub(super) digest: Digest,
+    /// The peer that sent it.
+    pub(super) peer: Option<PeerId>,
     /// Its report is remembered, or it need not be.
     pub(super) settled: bool,
     /// It has come again already, on these connections, with so many bytes: they get the same report.
@@ -57,6 +60,8 @@ pub(super) struct Repeat {
 pub(super) enum Sender {
     /// A user's, on this connection.
     Client(ConnId, Username),
+    /// Of another server, on this connection.
+    Server(ConnId, Box<Abroad>),
     /// Of a handler that was not asked.
     Handler,
 }
@@ -65,9 +70,19 @@ impl Sender {
     /// The connection that asked.
     pub(super) fn conn(&self) -> Option<ConnId> {
         match self {
-            Sender::Client(conn, _) => Some(*conn),
+            Sender::Client(conn, _) | Sender::Server(conn, _) => Some(*conn),
             Sender::Handler => None,
         }
+    }
+
+    /// How often it was passed on from server to server before it came to this one.
+    pub(super) fn hops(&self) -> u8 {
+        if let Sender::Server(_, abroad) = self { abroad.hops } else { 0 }
+    }
+
+    /// Whether another server waits for the report.
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self, Sender::Server(..))
     }
 }
 

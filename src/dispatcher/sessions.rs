@@ -3,6 +3,7 @@
 use super::Dispatcher;
 use super::event::{About, Effect, Message};
 use super::feed::Feed;
+use super::peers::Remote;
 use super::users::LoginError;
 use crate::gate::CloseReason;
 use crate::name::{ConnId, Username};
@@ -12,6 +13,7 @@ use crate::store::Standing;
 use foldhash::HashMap;
 use log::{info, warn};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The table of client connections.
 pub(super) type Sessions = HashMap<ConnId, Session>;
@@ -20,6 +22,8 @@ pub(super) type Sessions = HashMap<ConnId, Session>;
 #[derive(Debug, Default)]
 pub(super) struct Session {
     pub(super) user: Option<Username>,
+    /// Another server that speaks here; it has no user then.
+    pub(super) server: Option<Arc<Remote>>,
     /// Messages for handlers that have no report yet.
     pub(super) under_way: usize,
     input_ended: bool,

@@ -15,6 +15,8 @@ pub enum CloseReason {
     TooSlow,
     /// Its user was removed or disabled, or has another password now.
     Revoked,
+    /// It is no peer any longer, or proves with another key who it is.
+    NoPeer,
     /// The server is stopping.
     Stopping,
     /// It did not acknowledge what it was sent.
@@ -40,6 +42,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Refused => "what it sent was refused",
             CloseReason::TooSlow => "it read too slowly (limits.outgoingBytes, limits.outgoingFrames)",
             CloseReason::Revoked => "its user was removed, disabled or given another password",
+            CloseReason::NoPeer => "the server at the other end is no peer any longer, or has another key",
             CloseReason::Stopping => "the server is stopping",
             CloseReason::Unacknowledged => "it acknowledged nothing in time (limits.ackSeconds)",
             CloseReason::FrameTimeout => "a frame was not complete in time (limits.frameSeconds)",

@@ -10,6 +10,7 @@ mod socket;
 pub use socket::{ListenError, Listening};
 
 use crate::connection::client::{self, Shared};
+use crate::dispatcher::Proof;
 use crate::logging::Quota;
 use crate::name::{BUILTIN, ConnIds};
 use crate::outlet::{Bounds, Outlet, Total};
@@ -102,6 +103,7 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
     let conn = accepting.conns.next();
     let from = address.map_or_else(|| listening.to_string(), |address| address.to_string());
     let clients = Arc::clone(&accepting.clients);
+    let proof = Proof { key: None, address: address.map(|address| address.ip()), plain: true };
     // The thread takes the socket only once it runs: if there is none, the socket is still here to be told so.
     let handed = Arc::new(Mutex::new(Some(socket)));
     let theirs = Arc::clone(&handed);
@@ -109,7 +111,7 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
     let body = move || {
         let _place = place;
         if let Some(socket) = take(&theirs) {
-            client::serve(&clients, conn, socket, accepted, &from);
+            client::serve(&clients, conn, socket, proof, accepted, &from);
         }
     };
     if let Err(error) = crate::thread::spawn(format!("client {}", conn.0), client::STACK_BYTES, body) {

@@ -125,6 +125,40 @@ pub fn parse(data: &Slice) -> Result<Builtin, (Reason, String)> {
     }
 }
 
+const SERVER_COMMANDS: &[&str] = &["ping", "join", "dialBack"];
+
+/// A command of another server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerCommand {
+    /// Asks for a sign of life, and our name.
+    Ping,
+    /// Was invited, and says where it listens.
+    Join {
+        /// `addresses`, as they came.
+        addresses: Vec<Text>,
+    },
+    /// Asks whether it can be reached from here.
+    DialBack,
+}
+
+/// Reads the `payload.data` of a command of another server; it may name `addresses_max` addresses.
+pub fn parse_of_server(data: &Slice, addresses_max: usize) -> Result<ServerCommand, (Reason, String)> {
+    let mut reader = Reader::of_data(data, DATA);
+    let mut command = Command::default();
+    let read = command.read(&mut reader);
+    if let Some(fault) = reader.verdict(read) {
+        return Err(fault);
+    }
+    let kind = command.kind.take().ok_or_else(|| (Reason::Malformed, missing(command.missing())))?;
+    let args = Args { reader: &reader, value: command.args };
+    match kind.as_str() {
+        "ping" => Ok(ServerCommand::Ping),
+        "dialBack" => Ok(ServerCommand::DialBack),
+        "join" => args.addresses(addresses_max).map(|addresses| ServerCommand::Join { addresses }),
+        other => Err((Reason::UnknownCommand, unknown_command(other, SERVER_COMMANDS))),
+    }
+}
+
 #[derive(Default)]
 struct Command {
     /// Whether `command` itself was there.
@@ -196,6 +230,26 @@ impl Args<'_, '_> {
             Ok(seq)
         })?;
         required(seq, "seq")
+    }
+
+    /// The addresses of a `join`.
+    fn addresses(&self, max: usize) -> Result<Vec<Text>, Fault> {
+        let path = format!("{ARGS}.addresses");
+        let value = self.read(|reader| {
+            let mut value = None;
+            if let Some(mut args) = reader.object(ARGS, &["addresses"])? {
+                while reader.member(&mut args)?.is_some() {
+                    value = Some(reader.value()?);
+                }
+            }
+            Ok(value)
+        })?;
+        let (texts, count) = self.reader.texts_of(required(value, "addresses")?, &path, max).map_err(|words| (Reason::Malformed, words))?;
+        match count {
+            0 => Err((Reason::Malformed, format!("{path} is empty"))),
+            _ if count > max => Err((Reason::Malformed, format!("{path} has {count} entries, {max} are allowed"))),
+            _ => Ok(texts.into_vec()),
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> Result<T, Broken>) -> Result<T, Fault> {

@@ -15,6 +15,15 @@ pub enum Speaker<'a> {
         /// The number of the user's connection.
         session: u64,
     },
+    /// Another server.
+    Server {
+        /// Its user, by its word.
+        user: Option<&'a str>,
+        /// Its name.
+        server: &'a str,
+        /// Whether it proved that this is its name.
+        verified: bool,
+    },
     /// A handler that was not asked itself.
     Handler {
         /// Its type.
@@ -36,6 +45,16 @@ impl Speaker<'_> {
                 put_number(body, *session);
                 body.push(b'}');
             }
+            Speaker::Server { user, server, verified } => {
+                body.extend_from_slice(br#"{"scope":"server""#);
+                if let Some(user) = user {
+                    body.extend_from_slice(br#","user":"#);
+                    put_string(body, user);
+                }
+                body.extend_from_slice(br#","server":"#);
+                put_string(body, server);
+                body.extend_from_slice(if *verified { br#","verified":true}"# } else { br#","verified":false}"# });
+            }
             Speaker::Handler { kind, server } => {
                 body.extend_from_slice(br#"{"scope":"handler","type":"#);
                 put_string(body, kind);
@@ -47,14 +66,31 @@ impl Speaker<'_> {
     }
 }
 
-/// Appends the text that a handler with `"envelope":true` gets. `data` is JSON, and `id` is as in
-/// [`Payload::id`](super::client::Payload::id).
-pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &Speaker<'_>, kind: &str, data: &[u8], id: Option<&Slice>) {
+/// What a handler with `"envelope":true` is told of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Enveloped<'a> {
+    /// Of the request.
+    pub message_id: MessageId<'a>,
+    /// Who sent it.
+    pub from: Speaker<'a>,
+    /// How often it was passed on from server to server.
+    pub hops: u8,
+    /// The type.
+    pub kind: &'a str,
+    /// As in [`Payload::id`](super::client::Payload::id).
+    pub id: Option<&'a Slice>,
+}
+
+/// Appends the text that such a handler gets. `data` is JSON.
+pub fn envelope(body: &mut Vec<u8>, about: &Enveloped<'_>, data: &[u8]) {
+    let Enveloped { message_id, from, hops, kind, id } = about;
     body.extend_from_slice(br#"{"header":{"messageId":"#);
     message_id.put(body);
     body.extend_from_slice(br#","from":"#);
     from.put(body);
-    body.extend_from_slice(br#","hops":0},"payload":{"type":"#);
+    body.extend_from_slice(br#","hops":"#);
+    put_number(body, u64::from(*hops));
+    body.extend_from_slice(br#"},"payload":{"type":"#);
     put_string(body, kind);
     body.extend_from_slice(br#","data":"#);
     body.extend_from_slice(data);
@@ -69,26 +105,42 @@ pub fn envelope(body: &mut Vec<u8>, message_id: MessageId<'_>, from: &Speaker<'_
 mod tests {
     use super::*;
 
+    fn enveloped(from: Speaker<'_>, hops: u8, kind: &str, data: &str, id: Option<&Slice>) -> String {
+        let message_id = MessageId::Own { prefix: "a.example/5f-", number: 42 };
+        let mut body = Vec::new();
+        envelope(&mut body, &Enveloped { message_id, from, hops, kind, id }, data.as_bytes());
+        String::from_utf8(body).expect("UTF-8")
+    }
+
     #[test]
     fn names_are_escaped_and_data_is_not_touched() {
         let from = Speaker::Client { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
-        let message_id = MessageId::Own { prefix: "a.example/5f-", number: 42 };
-        let mut body = Vec::new();
-        envelope(&mut body, message_id, &from, "a\"b", br#"{"a" :1e999}"#, Some(&id));
         assert_eq!(
-            std::str::from_utf8(&body),
-            Ok(concat!(
+            enveloped(from, 0, "a\"b", r#"{"a" :1e999}"#, Some(&id)),
+            concat!(
                 r#"{"header":{"messageId":"a.example/5f-42","from":{"scope":"client","user":"alice","#,
                 r#""server":"a.example","verified":true,"session":17},"hops":0},"#,
                 r#""payload":{"type":"a\"b","data":{"a" :1e999},"id":"c\u00e4"}}"#
-            ))
+            )
         );
-        envelope(&mut body, message_id, &from, "chat", b"null", None);
-        assert!(body.ends_with(br#""payload":{"type":"chat","data":null}}"#));
-        body.clear();
-        envelope(&mut body, message_id, &Speaker::Handler { kind: "presence", server: "a.example" }, "chat", b"1", None);
-        let from = r#""from":{"scope":"handler","type":"presence","server":"a.example","verified":true},"hops":0"#;
-        assert!(String::from_utf8_lossy(&body).contains(from), "{}", String::from_utf8_lossy(&body));
+        assert!(enveloped(from, 0, "chat", "null", None).ends_with(r#""payload":{"type":"chat","data":null}}"#));
+    }
+
+    #[test]
+    fn each_speaker_is_told_from_the_others() {
+        let server = |user, verified| Speaker::Server { user, server: "b.example", verified };
+        for (from, hops, expected) in [
+            (
+                Speaker::Handler { kind: "presence", server: "a.example" },
+                0,
+                r#""from":{"scope":"handler","type":"presence","server":"a.example","verified":true},"hops":0"#,
+            ),
+            (server(Some("bob\""), true), 3, r#""from":{"scope":"server","user":"bob\"","server":"b.example","verified":true},"hops":3"#),
+            (server(None, false), 1, r#""from":{"scope":"server","server":"b.example","verified":false},"hops":1"#),
+        ] {
+            let text = enveloped(from, hops, "chat", "1", None);
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }

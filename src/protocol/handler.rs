@@ -6,7 +6,7 @@ use super::text::Text;
 use crate::frame::{Frame, Slice};
 use smallvec::{SmallVec, smallvec};
 
-pub use super::envelope::{Speaker, envelope};
+pub use super::envelope::{Enveloped, Speaker, envelope};
 
 const COMMANDS: &[&str] = &["sendClients", "sendServers", "sendHandler", "reply", "none"];
 

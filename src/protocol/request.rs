@@ -150,7 +150,7 @@ fn number(reader: &mut Reader<'_>, path: &str) -> Result<Option<u64>, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::envelope::{Speaker, envelope};
+    use super::super::envelope::{Enveloped, Speaker, envelope};
     use super::super::report::MessageId;
     use super::*;
 
@@ -163,7 +163,8 @@ mod tests {
         let from = Speaker::Client { user: "alice", server: "a.example", session: 17 };
         let id = Slice::from(&br#""c\u00e4""#[..]);
         let mut body = Vec::new();
-        envelope(&mut body, MessageId::Own { prefix: "a.example/5f-", number: 42 }, &from, "a\"b", br#"{"a" :1e999}"#, Some(&id));
+        let message_id = MessageId::Own { prefix: "a.example/5f-", number: 42 };
+        envelope(&mut body, &Enveloped { message_id, from, hops: 0, kind: "a\"b", id: Some(&id) }, br#"{"a" :1e999}"#);
         let request = parse(&Frame::from(&body[..])).expect("a good frame").expect("a message");
         assert_eq!(request.message_id.as_str(), "a.example/5f-42");
         assert_eq!((request.kind.as_str(), request.data.bytes(), request.hops), ("a\"b", &br#"{"a" :1e999}"#[..], 0));

@@ -5,6 +5,8 @@
 //! that account is still the same.
 
 use super::mailbox::Mailboxes;
+use super::outbox::forget_author;
+use super::rows::Rows;
 use super::{Database, StoreError, calendar};
 use crate::name::Username;
 use crate::password::Hash;
@@ -256,7 +258,9 @@ impl<'a> Accounts<'a> {
         if !removed {
             return Err(StoreError::Unknown(name.clone()));
         }
-        Mailboxes::new(self.connection, self.path).clear(name)?;
+        let rows = Rows { connection: self.connection, path: self.path };
+        Mailboxes(rows).clear(name)?;
+        forget_author(rows, name)?;
         self.next_revision()
     }
 

@@ -4,7 +4,7 @@ use super::rows::Rows;
 use super::{Database, StoreError};
 
 /// What must not be there, each with a query that gives a name for the first that is.
-const WRONG: [(&str, &str); 4] = [
+const WRONG: [(&str, &str); 8] = [
     (
         "the counts of a mailbox are not those of what lies in it",
         "WITH lying AS (SELECT box, count(*) AS messages, sum(bytes) AS bytes, max(seq) AS last FROM mail GROUP BY box)
@@ -24,6 +24,22 @@ const WRONG: [(&str, &str); 4] = [
         "the text of letters is not counted right",
         "WITH lying AS (SELECT body, count(*) AS waiting FROM mail GROUP BY body)
          SELECT b.body FROM bodies b LEFT JOIN lying l ON l.body = b.body WHERE b.waiting <> coalesce(l.waiting, 0) LIMIT 1",
+    ),
+    (
+        "the counts of an outbox are not those of what lies in it",
+        "WITH lying AS (SELECT peer, count(*) AS messages, sum(bytes) AS bytes, max(seq) AS last FROM outbox GROUP BY peer)
+         SELECT name FROM peers p LEFT JOIN lying l ON l.peer = p.peer
+         WHERE p.messages <> coalesce(l.messages, 0) OR p.bytes <> coalesce(l.bytes, 0) OR p.last < coalesce(l.last, 0) LIMIT 1",
+    ),
+    (
+        "a message lies in the outbox of no peer",
+        "SELECT peer || ' ' || seq FROM outbox WHERE NOT EXISTS (SELECT 1 FROM peers p WHERE p.peer = outbox.peer) LIMIT 1",
+    ),
+    ("a message in an outbox has another text", "SELECT peer || ' ' || seq FROM outbox WHERE length(data) <> bytes LIMIT 1"),
+    (
+        "what was seen of a peer is not counted right",
+        "WITH lying AS (SELECT peer, count(*) AS seen FROM seen GROUP BY peer)
+         SELECT name FROM peers p LEFT JOIN lying l ON l.peer = p.peer WHERE p.seen <> coalesce(l.seen, 0) LIMIT 1",
     ),
 ];
 

@@ -21,7 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Statements that are kept prepared: more than there are.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
 /// What makes version n + 1 of the tables from version n. Never change one that was released: append another.
 const MIGRATIONS: &[&str] = &[
@@ -86,6 +86,58 @@ const MIGRATIONS: &[&str] = &[
         report BLOB NOT NULL,                                     -- the text of its frame
         at INTEGER NOT NULL                                       -- seconds since 1970
     ) STRICT;
+",
+    "
+    CREATE TABLE peers (
+        peer INTEGER PRIMARY KEY AUTOINCREMENT,                   -- never comes again
+        name TEXT NOT NULL UNIQUE,
+        addresses TEXT NOT NULL,                                  -- a JSON list of HOST:PORT
+        pins TEXT NOT NULL,                                       -- a JSON list of 64 hexadecimal digits each
+        verify TEXT NOT NULL CHECK (verify IN ('pins', 'nothing', 'open')),
+        added INTEGER NOT NULL,                                   -- seconds since 1970
+        last INTEGER NOT NULL,                                    -- the highest seq that a message had; never comes again
+        messages INTEGER NOT NULL,                                -- rows of outbox
+        bytes INTEGER NOT NULL,                                   -- their sum
+        tries INTEGER NOT NULL,                                   -- how often it could not be reached
+        seen INTEGER NOT NULL                                     -- rows of seen
+    ) STRICT;
+
+    CREATE TABLE outbox (
+        peer INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        message_id TEXT NOT NULL,
+        kind TEXT NOT NULL,                                       -- payload.type
+        bytes INTEGER NOT NULL,                                   -- of data
+        hops INTEGER NOT NULL,
+        kept INTEGER NOT NULL,                                    -- seconds since 1970
+        attempts INTEGER NOT NULL,                                -- sent, and answered that it cannot be taken now
+        tries INTEGER NOT NULL,                                   -- of the peer, when it was kept
+        author TEXT,                                              -- the user whose message led to it
+        author_id BLOB,                                           -- payload.id of that message, with its quotes
+        author_message_id TEXT,                                   -- messageId of that message; none: nobody is told
+        data BLOB NOT NULL,                                       -- payload.data
+        UNIQUE (peer, seq)
+    ) STRICT;
+    CREATE INDEX outbox_author ON outbox (author) WHERE author_message_id IS NOT NULL;
+
+    CREATE TABLE seen (
+        n INTEGER PRIMARY KEY,                                    -- rises with time
+        peer INTEGER NOT NULL,                                    -- may be gone
+        digest BLOB NOT NULL UNIQUE,
+        report BLOB NOT NULL,                                     -- the text of its frame
+        at INTEGER NOT NULL                                       -- seconds since 1970
+    ) STRICT;
+    CREATE INDEX seen_peer ON seen (peer, n);
+
+    CREATE TABLE invitations (
+        digest BLOB PRIMARY KEY,                                  -- of the secret
+        until INTEGER NOT NULL,                                   -- seconds since 1970
+        used_by TEXT,                                             -- the name of the peer
+        used_pin TEXT                                             -- and its key
+    ) STRICT, WITHOUT ROWID;
+
+    -- What the report says that a body is; none is a delivery. Then id is that of the user's own message.
+    ALTER TABLE bodies ADD COLUMN reason TEXT CHECK (reason IN ('expired', 'peerRefused'));
 ",
 ];
 

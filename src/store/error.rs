@@ -89,10 +89,21 @@ pub enum StoreError {
     Taken(Username),
     /// The account is no longer at the expected revision.
     Changed(Username),
+    /// A peer was written by hand and cannot be used.
+    BadPeer {
+        /// The database.
+        path: PathBuf,
+        /// What stands where the peer's name should be.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// There is no such peer.
     NoPeer(ServerName),
     /// There is a peer of that name already, or one that has this key.
     PeerTaken(ServerName),
+    /// The peer has as many keys as it may have.
+    PinsFull(ServerName),
     /// There are as many peers as there may be.
     PeersFull {
         /// `limits.peers`.
@@ -122,15 +133,14 @@ impl StoreError {
     /// 75 trying again may help, 77 something is not permitted, 78 the file is not one that this program can use.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Taken(_) | Self::PeerTaken(_) | Self::PeersFull { .. } | Self::NoInvitation => 65,
+            Self::Taken(_) | Self::PeerTaken(_) | Self::PinsFull(_) | Self::PeersFull { .. } | Self::NoInvitation => 65,
             Self::Unknown(_) | Self::NoPeer(_) => 67,
             Self::Busy | Self::Changed(_) => 75,
             Self::Foreign { .. } | Self::Exposed { .. } => 77,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::NotOurs { .. } | Self::Newer { .. } => 78,
-            Self::Io { .. } | Self::Damaged { .. } | Self::BadAccount { .. } | Self::Lost { .. } | Self::Sqlite { .. } | Self::Stopped => {
-                69
-            }
+            Self::Io { .. } | Self::Damaged { .. } | Self::Sqlite { .. } | Self::Stopped => 69,
+            Self::BadAccount { .. } | Self::Lost { .. } | Self::BadPeer { .. } => 69,
         }
     }
 
@@ -152,7 +162,8 @@ impl StoreError {
             Self::Unknown(_) | Self::Taken(_) | Self::Changed(_) | Self::BadAccount { .. } | Self::Lost { .. } | Self::Stopped => {
                 return Reach::One;
             }
-            Self::NoPeer(_) | Self::PeerTaken(_) | Self::PeersFull { .. } | Self::NoInvitation => return Reach::One,
+            Self::BadPeer { .. } | Self::NoPeer(_) | Self::PeerTaken(_) | Self::PinsFull(_) => return Reach::One,
+            Self::PeersFull { .. } | Self::NoInvitation => return Reach::One,
             Self::Busy => return Reach::Group,
             Self::Sqlite { source, .. } => source,
             _ => return Reach::Database,
@@ -226,6 +237,13 @@ impl fmt::Display for StoreError {
             Self::Unknown(name) => write!(f, "there is no user {name}"),
             Self::Taken(name) => write!(f, "there is a user {name} already"),
             Self::Changed(name) => write!(f, "the user {name} was changed meanwhile"),
+            Self::BadPeer { path, name, detail } => {
+                write!(
+                    f,
+                    "the peer {name:?} in {} cannot be used ({detail}): bester peer remove removes it, and it can be added again",
+                    path.display()
+                )
+            }
             Self::NoPeer(name) => write!(f, "there is no peer {name}"),
             Self::PeerTaken(name) => {
                 write!(
@@ -233,6 +251,7 @@ impl fmt::Display for StoreError {
                     "there is a peer {name} already, or one with the same key: bester peer list shows them, bester peer remove removes one"
                 )
             }
+            Self::PinsFull(name) => write!(f, "the peer {name} has two keys already, which is as many as there may be: replace them"),
             Self::PeersFull { most } => write!(f, "there are {most} peers already, which is as many as there may be (limits.peers)"),
             Self::NoInvitation => {
                 f.write_str("there is no such invitation, or it is too old, or another server has used it: ask for another")

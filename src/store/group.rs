@@ -1,17 +1,21 @@
 //! One transaction with all that waited.
 
-use super::accounts::Accounts;
 use super::error::Reach;
-use super::mail::{Keep, Memo, Place, Report, Trouble, Write};
-use super::mailbox::{Aside, Bounds, Mailboxes, Settled};
+use super::mail::{Keep, Memo, Place, Report, Write};
+use super::mailbox::{Aside, Bounds, Mailboxes, Settled, UpTo};
 use super::memos::Memos;
+use super::outbox::Outboxes;
+use super::peers::Peers;
+use super::rows::Rows;
+use super::seen::Seen;
 use super::writer::Order;
-use super::{Database, Settings, StoreError};
+use super::{Database, Peer, Settings, StoreError};
 use crate::frame::Slice;
 use crate::name::Username;
 use crate::protocol::report::{Id, MessageId, for_server, outcome};
 use rusqlite::Transaction;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Letters that acknowledgements delete in one transaction.
@@ -22,13 +26,15 @@ const LATE_MAX: usize = 64;
 /// What came of one order.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// Of a [`Write::Keep`].
-    Kept(Result<Vec<Place>, Trouble>),
+    /// Of a [`Write::Keep`]; and all peers, if it was for a server that was none before.
+    Kept(Vec<Place>, Option<Vec<Peer>>),
     /// Of a [`Write::Settle`].
     Settled(Settled),
     /// Of a [`Write::Tried`].
     Tried,
-    /// Of a change of an account.
+    /// Of a [`Write::Sent`]: who has a report in the mailbox now.
+    Sent(BTreeSet<Username>),
+    /// Of a change that a connection's thread ordered.
     Changed(Result<u64, StoreError>),
     /// It could not be done, for a reason that is its own.
     Failed(StoreError),
@@ -78,7 +84,7 @@ impl Group<'_> {
         let left = Cell::new(SETTLED_MAX);
         for (user, up_to) in late.iter().take(LATE_MAX) {
             let savepoint = transaction.savepoint().map_err(|error| reached(StoreError::of(path, error)))?;
-            let settled = match settle(&Mailboxes::new(&savepoint, path), user, *up_to, true, &left) {
+            let settled = match settle(&Mailboxes::new(&savepoint, path), user, UpTo { seq: *up_to, reports: false, strict: true }, &left) {
                 // It will not be possible later either.
                 Err(error) if apart && error.reach() == Reach::One => Settled::All,
                 settled => {
@@ -91,7 +97,7 @@ impl Group<'_> {
             }
         }
         for order in orders {
-            // A change of an account may have to be undone for many reasons.
+            // What a connection's thread orders may have to be undone for many reasons.
             let one = if apart || matches!(order, Order::Change { .. }) {
                 self.one_apart(&mut transaction, path, order, &left, &mut outcome.aside)?
             } else {
@@ -152,42 +158,60 @@ impl Group<'_> {
         left: &Cell<usize>,
         aside: &mut Vec<Aside>,
     ) -> Result<Done, StoreError> {
-        let mailboxes = Mailboxes::new(rows, path);
+        let rows = Rows { connection: rows, path };
+        let mailboxes = Mailboxes(rows);
         match order {
-            Order::Change { change, .. } => match change.carry_out(&Accounts::new(rows, path)) {
+            Order::Change { change, .. } => match change.carry_out(rows, self.settings, self.now) {
                 Err(error) if !matches!(error.reach(), Reach::One) => Err(error),
                 result => Ok(Done::Changed(result)),
             },
-            Order::Write(Write::Keep(_, keep)) => self.keep(&mailboxes, &Memos::new(rows, path), keep).map(|places| Done::Kept(Ok(places))),
-            Order::Write(Write::Settle { user, up_to, conn }) => settle(&mailboxes, user, *up_to, conn.is_some(), left).map(Done::Settled),
+            Order::Write(Write::Keep(_, keep)) => self.keep(rows, keep),
+            Order::Write(Write::Settle { user, up_to, reports, conn }) => {
+                settle(&mailboxes, user, UpTo { seq: *up_to, reports: *reports, strict: conn.is_some() }, left).map(Done::Settled)
+            }
             Order::Write(Write::Tried { user, seqs }) => {
                 mailboxes.tried(user, seqs, self.settings.attempts, aside)?;
                 Ok(Done::Tried)
             }
-            Order::Write(Write::Sent(..)) => unimplemented!(),
+            Order::Write(Write::Sent(peer, receipt)) => self.outboxes(rows).sent(*peer, receipt).map(Done::Sent),
         }
     }
 
-    fn keep(&self, mailboxes: &Mailboxes<'_>, memos: &Memos<'_>, keep: &Keep) -> Result<Vec<Place>, StoreError> {
+    fn outboxes<'a>(&'a self, rows: Rows<'a>) -> Outboxes<'a> {
+        Outboxes { rows, now: self.now, written: self.written }
+    }
+
+    fn keep(&self, rows: Rows<'_>, keep: &Keep) -> Result<Done, StoreError> {
         let bounds = Bounds { messages: self.settings.mailbox_messages as u64, bytes: self.settings.mailbox_bytes as u64 };
-        let mut places = Vec::with_capacity(keep.rows());
+        let mut places = Vec::with_capacity(keep.rows() + keep.outgoing.len());
         for parcel in &keep.parcels {
-            if let Some(body) = mailboxes.keep(parcel, bounds, self.now, &mut places)? {
+            if let Some(body) = Mailboxes(rows).keep(parcel, bounds, self.now, &mut places)? {
                 (self.written)(body);
             }
+        }
+        let mut met = false;
+        for outgoing in &keep.outgoing {
+            let (place, is_new) = self.outboxes(rows).keep(outgoing, self.settings)?;
+            met |= is_new;
+            places.push(place);
         }
         if let Some(memo) = &keep.memo
             && let Some(report) = report(memo, keep, &places)
         {
-            memos.put(&memo.digest, report.bytes(), self.now, self.settings.memos)?;
+            match memo.peer {
+                Some(peer) => Seen(rows).put(peer, &memo.digest, report.bytes(), self.now, self.settings.seen)?,
+                None => Memos::new(rows.connection, rows.path).put(&memo.digest, report.bytes(), self.now, self.settings.memos)?,
+            }
         }
-        Ok(places)
+        // Last, so that it knows all of them.
+        let met = if met { Some(Peers(rows).all()?) } else { None };
+        Ok(Done::Kept(places, met))
     }
 }
 
 /// Deletes not more than is left to be deleted in this transaction.
-fn settle(mailboxes: &Mailboxes<'_>, user: &Username, up_to: u64, strict: bool, left: &Cell<usize>) -> Result<Settled, StoreError> {
-    let (settled, deleted) = mailboxes.settle(user, up_to, strict, left.get())?;
+fn settle(mailboxes: &Mailboxes<'_>, user: &Username, up_to: UpTo, left: &Cell<usize>) -> Result<Settled, StoreError> {
+    let (settled, deleted) = mailboxes.settle(user, up_to, left.get())?;
     left.set(left.get().saturating_sub(deleted));
     Ok(settled)
 }

@@ -1,5 +1,9 @@
 //! What an operator may ask of mailboxes and do with what lies in them, beside a running server or without one.
 
+mod outboxes;
+
+pub use outboxes::{GivenUp, Outbox, OutboxTotals, Unsent};
+
 use super::mailbox::Mailboxes;
 use super::rows::{signed, unsigned};
 use super::{Database, StoreError, calendar};

@@ -253,6 +253,9 @@ pub enum Write {
         user: Username,
         /// The number.
         up_to: u64,
+        /// Whether that includes reports about messages to other servers ([`Letter::report`]). They are for sessions that
+        /// acknowledge alone, and wait for one.
+        reports: bool,
         /// Answered with [`Told::Beyond`], for this connection, when there never was such a number.
         conn: Option<ConnId>,
     },
@@ -291,6 +294,8 @@ pub enum Read {
         user: Username,
         /// What has a higher number.
         after: u64,
+        /// Reports about messages to other servers, too.
+        reports: bool,
         /// At most so many letters.
         letters_max: usize,
         /// At most so many bytes, but always one letter if there is one.

@@ -7,6 +7,7 @@
 use super::StoreError;
 use super::mail::{Letter, Parcel, Place};
 use super::rows::{Rows, signed, unsigned};
+use crate::frame::Slice;
 use crate::name::Username;
 use rusqlite::params;
 use std::path::Path;
@@ -24,6 +25,17 @@ pub(super) struct Lying {
     pub(super) seq: i64,
     pub(super) body: i64,
     pub(super) bytes: i64,
+}
+
+/// What a user has taken care of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UpTo {
+    /// Up to this number.
+    pub(super) seq: u64,
+    /// Reports about messages to other servers, too.
+    pub(super) reports: bool,
+    /// If there never was such a number, nothing at all.
+    pub(super) strict: bool,
 }
 
 /// What became of an acknowledgement.
@@ -95,8 +107,12 @@ impl<'a> Mailboxes<'a> {
 
     fn write_body(&self, letter: &Letter, waiting: usize) -> Result<i64, StoreError> {
         let (asker, id) = letter.asker.as_ref().map(|(conn, id)| (conn.0.cast_signed(), id.bytes())).unzip();
-        let sql = "INSERT INTO bodies (message_id, kind, data, asker, id, waiting) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let params = params![&*letter.message_id, &*letter.kind, letter.data.bytes(), asker, id, signed(waiting as u64)];
+        // Of a report, everybody is to know the id.
+        let report = letter.report.as_ref();
+        let id = report.map_or(id, |report| report.id.as_ref().map(Slice::bytes));
+        let reason = report.map(|report| report.reason.as_str());
+        let sql = "INSERT INTO bodies (message_id, kind, data, asker, id, reason, waiting) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let params = params![&*letter.message_id, &*letter.kind, letter.data.bytes(), asker, id, reason, signed(waiting as u64)];
         self.0.execute(sql, params)?;
         Ok(self.0.connection.last_insert_rowid())
     }
@@ -120,9 +136,9 @@ impl<'a> Mailboxes<'a> {
         self.0.first(sql, [user.as_str()], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))
     }
 
-    /// Deletes what a user has taken care of, but not what was set aside, and not more than `most` at once. With `strict`
-    /// nothing is deleted if there never was such a number. Gives also how many were deleted.
-    pub(super) fn settle(&self, user: &Username, up_to: u64, strict: bool, most: usize) -> Result<(Settled, usize), StoreError> {
+    /// Deletes what a user has taken care of, but not what was set aside, and not more than `most` at once. Gives also how many were deleted.
+    pub(super) fn settle(&self, user: &Username, up_to: UpTo, most: usize) -> Result<(Settled, usize), StoreError> {
+        let UpTo { seq: up_to, reports, strict } = up_to;
         let found = self.find(user)?;
         let last = found.map_or(0, |(_, last)| last);
         if strict && up_to > last {
@@ -131,8 +147,10 @@ impl<'a> Mailboxes<'a> {
         let Some((number, _)) = found else {
             return Ok((Settled::All, 0));
         };
-        let sql = "SELECT seq, body, bytes FROM mail WHERE box = ?1 AND seq <= ?2 AND aside = 0 ORDER BY seq LIMIT ?3";
-        let rows = self.lying(sql, params![number, signed(up_to), signed(most as u64)])?;
+        let sql = "SELECT seq, body, bytes FROM mail m WHERE box = ?1 AND seq <= ?2 AND aside = 0
+                   AND (?4 OR NOT EXISTS (SELECT 1 FROM bodies b WHERE b.body = m.body AND b.reason IS NOT NULL))
+                   ORDER BY seq LIMIT ?3";
+        let rows = self.lying(sql, params![number, signed(up_to), signed(most as u64), reports])?;
         self.delete(number, &rows)?;
         Ok((if rows.len() == most { Settled::Some } else { Settled::All }, rows.len()))
     }

@@ -2,8 +2,9 @@
 //!
 //! `database.rs` opens it: permissions, who owns it, schema versions. What is in it is asked and changed by plain
 //! functions inside whatever transaction they are called in: `accounts.rs`, `mailbox.rs` and `page.rs` (letters that wait for
-//! their users), `memos.rs` (reports, for those who send a message again), `runs.rs` (whether the last run of the server
-//! ended well). `check.rs` says whether all that belongs together, `inspect.rs` is for operators. Commands use a
+//! their users), `outbox.rs` (messages that wait for other servers), `peers.rs` and `invitations.rs` (those servers, and how they become
+//! known), `memos.rs` and `seen.rs` (reports, for clients and servers who send a message again), `runs.rs` (whether the last run
+//! of the server ended well). `check.rs` says whether all that belongs together, `inspect.rs` is for operators. Commands use a
 //! [`Database`] directly.
 //!
 //! A server has two threads, reached through a [`Store`] (`threads.rs`). `writer.rs` takes all that waits in its `queue.rs` into one
@@ -24,10 +25,12 @@ mod expiry;
 mod fake;
 mod group;
 mod inspect;
+mod invitations;
 pub mod mail;
 mod mailbox;
 mod marks;
 mod memos;
+mod outbox;
 mod page;
 mod peers;
 #[cfg(test)]
@@ -36,6 +39,7 @@ mod queue;
 mod reader;
 mod rows;
 mod runs;
+mod seen;
 mod settings;
 mod threads;
 mod trouble;
@@ -44,7 +48,7 @@ mod writer;
 pub use accounts::{Account, Imported, Imports, Listed, Standing};
 pub use database::Database;
 pub use error::StoreError;
-pub use inspect::{Item, Mailbox, Totals, Which};
-pub use peers::{Peer, Verify};
+pub use inspect::{GivenUp, Item, Mailbox, Outbox, OutboxTotals, Totals, Unsent, Which};
+pub use peers::{Newcomer, Peer, Verify};
 pub use settings::Settings;
 pub use threads::{Store, Threads};

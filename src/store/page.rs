@@ -1,11 +1,12 @@
 //! Reading a mailbox, a page at a time.
 
 use super::StoreError;
-use super::mail::{Letter, Mail, Page};
+use super::mail::{Letter, Mail, Page, Undelivered};
 use super::mailbox::Mailboxes;
 use super::rows::{signed, unsigned};
 use crate::frame::Slice;
 use crate::name::{ConnId, Username};
+use crate::protocol::reason::Reason;
 use rusqlite::{Row, params};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(super) struct Asked<'a> {
     pub(super) user: &'a Username,
     /// What has a higher number.
     pub(super) after: u64,
+    /// Reports about messages to other servers, too.
+    pub(super) reports: bool,
     pub(super) letters_max: usize,
     pub(super) bytes_max: usize,
     /// Only letters of messages whose id begins with this still know who asked.
@@ -32,12 +35,12 @@ impl Mailboxes<'_> {
         let Some((number, _)) = self.find(asked.user)? else {
             return Ok(page);
         };
-        let sql = "SELECT m.seq, m.attempts, m.bytes, m.body, b.message_id, b.kind, b.data, b.asker, b.id
+        let sql = "SELECT m.seq, m.attempts, m.bytes, m.body, b.message_id, b.kind, b.data, b.asker, b.id, b.reason
                    FROM mail m LEFT JOIN bodies b ON b.body = m.body
-                   WHERE m.box = ?1 AND m.seq > ?2 AND m.aside = 0 ORDER BY m.seq LIMIT ?3";
+                   WHERE m.box = ?1 AND m.seq > ?2 AND m.aside = 0 AND (?4 OR b.reason IS NULL) ORDER BY m.seq LIMIT ?3";
         let letters_max = asked.letters_max.max(1);
         let (mut bytes, mut lost) = (0_u64, None);
-        self.0.each(sql, params![number, signed(asked.after), signed(letters_max as u64 + 1)], |row| {
+        self.0.each(sql, params![number, signed(asked.after), signed(letters_max as u64 + 1), asked.reports], |row| {
             bytes = bytes.saturating_add(unsigned(row.get(2)?));
             if page.mail.len() == letters_max || (!page.mail.is_empty() && bytes > asked.bytes_max as u64) {
                 page.more = true;
@@ -69,6 +72,13 @@ fn read(row: &Row<'_>, asked: &Asked<'_>) -> rusqlite::Result<Option<Mail>> {
         _ => None,
     };
     let data = Slice::from(blob(6)?.unwrap_or_default());
-    let letter = Arc::new(Letter { message_id, kind: row.get(5)?, data, asker, report: None });
+    let report = match row.get_ref(9)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+        None => None,
+        Some(word) => {
+            let reason = if word == Reason::PeerRefused.as_str() { Reason::PeerRefused } else { Reason::Expired };
+            Some(Undelivered { reason, id: blob(8)?.map(Slice::from) })
+        }
+    };
+    let letter = Arc::new(Letter { message_id, kind: row.get(5)?, data, asker, report });
     Ok(Some(Mail { seq, redelivered: attempts > 0 || seq <= asked.tried || body <= asked.suspect, letter }))
 }

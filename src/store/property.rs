@@ -2,7 +2,7 @@
 
 use super::fake::{hash, name, open, parcel};
 use super::mail::{Parcel, Place};
-use super::mailbox::{Bounds, Mailboxes, Settled};
+use super::mailbox::{Bounds, Mailboxes, Settled, UpTo};
 use super::page::Asked;
 use super::{Database, Which};
 use proptest::prelude::*;
@@ -124,7 +124,9 @@ fn take(model: &mut Model, database: &mut Database, path: &std::path::Path, step
         }
         Step::Settle { user, up_to, strict, most } => {
             let user = USERS[*user];
-            let (settled, _) = database.transact(|rows| Mailboxes(rows).settle(&name(user), *up_to, *strict, *most)).unwrap();
+            let (settled, _) = database
+                .transact(|rows| Mailboxes(rows).settle(&name(user), UpTo { seq: *up_to, reports: true, strict: *strict }, *most))
+                .unwrap();
             assert_eq!(settled, model.users.entry(user).or_default().settle(*up_to, *strict, *most));
         }
         Step::Tried { user, seqs } => {
@@ -185,7 +187,7 @@ fn compare(model: &Model, database: &Database) {
         let mut seen = Vec::new();
         let mut after = 0;
         loop {
-            let asked = Asked { user: &user, after, letters_max: 2, bytes_max: 9, start_prefix: "", tried: 0, suspect: 0 };
+            let asked = Asked { user: &user, after, reports: true, letters_max: 2, bytes_max: 9, start_prefix: "", tried: 0, suspect: 0 };
             let page = Mailboxes(database.rows()).page(&asked).unwrap();
             assert!(page.mail.len() <= 2);
             seen.extend(page.mail.iter().map(|mail| (mail.seq, mail.letter.data.bytes().to_vec(), mail.redelivered)));

@@ -9,15 +9,17 @@
 
 use super::calendar::{self, Calendar};
 use super::error::Reach;
-use super::mail::{Read, Told, Trouble};
+use super::mail::{OutboxPage, Read, Told, Trouble};
 use super::mailbox::Mailboxes;
 use super::memos::Memos;
+use super::outbox;
 use super::page::Asked;
 use super::queue::{Size, Taken};
+use super::seen::Seen;
 use super::threads::{Reply, Shared, Tell};
 use super::trouble::Troubles;
-use super::{Account, Database, Settings, Standing, StoreError};
-use crate::name::Username;
+use super::{Account, Database, Peer, Settings, Standing, StoreError};
+use crate::name::{PeerId, Username};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +38,10 @@ pub(super) enum Question {
     Account { name: Username, begin_by: Instant, reply: Reply<Option<Account>> },
     /// The same.
     Standings { names: Option<Vec<Username>>, begin_by: Instant, reply: Reply<Vec<(Username, Standing)>> },
+    /// Of whoever starts the links to other servers.
+    Peers { begin_by: Instant, reply: Reply<Vec<Peer>> },
+    /// Of such a link.
+    Outbox { peer: PeerId, after: u64, messages_max: usize, bytes_max: usize, begin_by: Instant, reply: Reply<OutboxPage> },
 }
 
 pub(super) struct Reader {
@@ -78,16 +84,23 @@ impl Reader {
         match question {
             Question::Account { begin_by, reply, .. } if late(begin_by) => _ = reply.try_send(Err(StoreError::Busy)),
             Question::Standings { begin_by, reply, .. } if late(begin_by) => _ = reply.try_send(Err(StoreError::Busy)),
+            Question::Peers { begin_by, reply } if late(begin_by) => _ = reply.try_send(Err(StoreError::Busy)),
+            Question::Outbox { begin_by, reply, .. } if late(begin_by) => _ = reply.try_send(Err(StoreError::Busy)),
+            Question::Peers { reply, .. } => _ = reply.try_send(self.ask(Database::peers)),
+            Question::Outbox { peer, after, messages_max, bytes_max, reply, .. } => {
+                let page = self.ask(|database| outbox::page(database.rows(), peer, after, messages_max, bytes_max));
+                _ = reply.try_send(page);
+            }
             Question::Account { name, reply, .. } => _ = reply.try_send(self.ask(|database| database.account(&name))),
             Question::Standings { names, reply, .. } => {
                 _ = reply.try_send(self.ask(|database| database.standings(names.as_deref())));
             }
-            Question::Read(Read::Page { conn, user, after, letters_max, bytes_max }) => {
+            Question::Read(Read::Page { conn, user, after, reports, letters_max, bytes_max }) => {
                 // Before the mailbox, as what waits now may be written down in between.
                 let (tried, suspect) = self.shared.marks.sent(&user);
                 let settings = Arc::clone(&self.settings);
                 let start_prefix = &settings.start_prefix;
-                let asked = Asked { user: &user, after, letters_max, bytes_max, start_prefix, tried, suspect };
+                let asked = Asked { user: &user, after, reports, letters_max, bytes_max, start_prefix, tried, suspect };
                 let page = self.ask(|database| Mailboxes(database.rows()).page(&asked));
                 (self.tell)(vec![Told::Page(conn, page.map_err(|error| trouble(&error)))]);
             }
@@ -95,8 +108,13 @@ impl Reader {
                 let wall = calendar::now();
                 self.calendar.look(Instant::now(), wall);
                 // By a clock that has just jumped nothing is too old.
-                let since = if self.calendar.jumped() { i64::MIN } else { calendar::limit(wall, self.settings.memo_age) };
-                let memo = self.ask(|database| Memos::new(&database.connection, &database.path).find(&digest, since));
+                let jumped = self.calendar.jumped();
+                let since = |age| if jumped { i64::MIN } else { calendar::limit(wall, age) };
+                let (since_memo, since_seen) = (since(self.settings.memo_age), since(self.settings.seen_age));
+                let memo = self.ask(|database| match Memos::new(&database.connection, &database.path).find(&digest, since_memo)? {
+                    None => Seen(database.rows()).find(&digest, since_seen),
+                    memo => Ok(memo),
+                });
                 (self.tell)(vec![Told::Memo(digest, memo.map_err(|error| trouble(&error)))]);
             }
         }
@@ -124,7 +142,9 @@ impl Reader {
                 self.database = None;
                 self.retry = now + RETRY;
             }
-            Err(error @ (StoreError::BadAccount { .. } | StoreError::Lost { .. } | StoreError::Sqlite { .. })) => {
+            Err(
+                error @ (StoreError::BadAccount { .. } | StoreError::BadPeer { .. } | StoreError::Lost { .. } | StoreError::Sqlite { .. }),
+            ) => {
                 log::error!("{}", error.with_causes())
             }
             Err(_) => {}

@@ -1,6 +1,7 @@
 //! How everybody else reaches the storage threads, and how they are started and ended.
 
-use super::mail::{Digest, OutboxPage, Read, Report, Told, Write};
+use super::invitations::Guest;
+use super::mail::{Digest, OutboxPage, Read, Receipt, Report, Told, Write};
 use super::marks::Marks;
 use super::queue::{Full, Queue, Size};
 use super::reader::{Question, Reader};
@@ -67,7 +68,7 @@ impl Shared {
         for order in self.orders.push_all(sized) {
             let Order::Write(write) = order else { continue };
             self.marks.not_done(&write);
-            if matches!(write, Write::Keep(..)) {
+            if matches!(write, Write::Keep(..) | Write::Sent(..)) {
                 refused.push(write);
             }
         }
@@ -112,8 +113,8 @@ impl Store {
     ///
     /// # Errors
     /// Too much waits already, or the threads end: what fits is taken, and what is given back will not be carried out. Only
-    /// [`Write::Keep`] is ever given back. An acknowledgement for which there is no room is carried out when there is some;
-    /// attempts that are not counted make letters say that they may have come before.
+    /// [`Write::Keep`] and [`Write::Sent`] are ever given back. An acknowledgement for which there is no room is carried out when
+    /// there is some; attempts that are not counted make letters say that they may have come before.
     pub fn write(&self, writes: Vec<Write>) -> Result<(), Vec<Write>> {
         self.0.write(writes)
     }
@@ -162,12 +163,12 @@ impl Store {
         self.change(Change::Password { name, password, expected })
     }
 
-    /// The other servers that are known.
+    /// The other servers that are known, ordered by name.
     ///
     /// # Errors
-    /// The database's trouble.
+    /// [`StoreError::BadPeer`], or the database's trouble.
     pub fn peers(&self) -> Result<Vec<Peer>, StoreError> {
-        unimplemented!()
+        ask(&self.0.questions, ANSWER_WITHIN, |begin_by, reply| Question::Peers { begin_by, reply })
     }
 
     /// What waits for another server and has a higher number than `after`, in order: at most so many messages, and at most
@@ -176,18 +177,17 @@ impl Store {
     /// # Errors
     /// The database's trouble.
     pub fn outbox(&self, peer: PeerId, after: u64, messages_max: usize, bytes_max: usize) -> Result<OutboxPage, StoreError> {
-        let _ = (peer, after, messages_max, bytes_max);
-        unimplemented!()
+        ask(&self.0.questions, ANSWER_WITHIN, |begin_by, reply| Question::Outbox { peer, after, messages_max, bytes_max, begin_by, reply })
     }
 
     /// Uses up an invitation, whose secret has this digest, for a server that proved to have the key `pin`: from now on it is a
-    /// peer. The same server may do so again, with other addresses too.
+    /// peer. The same server may do so again, with other addresses too; a few of them are kept. That it does not have the name of
+    /// this server is for others to see to.
     ///
     /// # Errors
-    /// [`StoreError::NoInvitation`], or the database's trouble.
+    /// [`StoreError::NoInvitation`], [`StoreError::PeerTaken`], [`StoreError::PeersFull`], or the database's trouble.
     pub fn accept_invitation(&self, secret: Digest, name: ServerName, addresses: Vec<HostPort>, pin: Pin) -> Result<(), StoreError> {
-        let _ = (secret, name, addresses, pin);
-        unimplemented!()
+        self.change(Change::Accept { secret, guest: Guest { name, addresses, pin } }).map(drop)
     }
 
     fn change(&self, change: Change) -> Result<u64, StoreError> {
@@ -224,9 +224,12 @@ fn size(write: &Write) -> Size {
                 Report::Ready(text) => text.len(),
                 Report::Outcome { id, message_id, .. } => id.len() + message_id.as_ref().map_or(0, |id| id.len()),
             });
-            Size { rows: keep.rows().max(1), bytes: letters.sum::<usize>() + memo }
+            let outgoing = keep.outgoing.iter().map(|outgoing| outgoing.data.len() + outgoing.message_id.len());
+            let rows = keep.rows() + keep.outgoing.len();
+            Size { rows: rows.max(1), bytes: letters.sum::<usize>() + outgoing.sum::<usize>() + memo }
         }
         Write::Settle { .. } => ONE,
+        Write::Sent(_, Receipt::Taken(seqs) | Receipt::Deferred(seqs)) => Size { rows: seqs.len().max(1), bytes: 0 },
         Write::Sent(..) => ONE,
         Write::Tried { seqs, .. } => Size { rows: seqs.len().max(1), bytes: 0 },
     }

@@ -16,20 +16,25 @@ use super::accounts::Accounts;
 use super::error::Reach;
 use super::expiry::Expiry;
 use super::group::{Done, Failed, Group, Outcome};
-use super::mail::{Told, Trouble, Write};
+use super::invitations::{Guest, Invitations};
+use super::mail::{Digest, Receipt, Told, Trouble, Write};
 use super::mailbox::{Aside, Settled};
 use super::queue::{Size, Taken};
+use super::rows::Rows;
 use super::threads::{LOCK_WITHIN, Reply, Shared, Tell};
 use super::trouble::Troubles;
 use super::{Database, Settings, StoreError, calendar};
 use crate::name::Username;
 use crate::password::Hash;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is carried out together at most: bounds how long the first waits for the last.
 const GROUP: Size = Size { rows: 1024, bytes: 4 << 20 };
+/// Late receipts that are tried again at once.
+const LATE_MAX: usize = 64;
 /// How long it waits before it tries again what failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,16 +47,20 @@ pub(super) enum Order {
     Change { change: Change, begin_by: Instant, reply: Reply<u64> },
 }
 
-/// A change of an account.
+/// A change of an account, or a new peer.
 #[derive(Debug)]
 pub(super) enum Change {
     Register { name: Username, password: Hash },
     Password { name: Username, password: Hash, expected: u64 },
+    Accept { secret: Digest, guest: Guest },
 }
 
 impl Change {
-    pub(super) fn carry_out(&self, accounts: &Accounts<'_>) -> Result<u64, StoreError> {
+    /// Gives the revision of the account, or the number of the peer.
+    pub(super) fn carry_out(&self, rows: Rows<'_>, settings: &Settings, now: i64) -> Result<u64, StoreError> {
+        let accounts = Accounts::new(rows.connection, rows.path);
         match self {
+            Self::Accept { secret, guest } => Invitations(rows).accept(secret, guest, settings.peers, now).map(|peer| peer.0),
             Self::Register { name, password } => accounts.add(name, password),
             Self::Password { name, password, expected } => accounts.set_password(name, password, Some(*expected)),
         }
@@ -67,7 +76,10 @@ pub(super) struct Writer {
     tell: Tell,
     expiry: Expiry,
     troubles: Troubles,
-    /// When late acknowledgements are tried again, and the disk if it has failed.
+    /// Receipts that could not be written down. Without them what other servers have would lie in outboxes until it is too old,
+    /// and whoever learns that it was refused would learn it only then, and wrongly.
+    late: VecDeque<Write>,
+    /// When late acknowledgements and receipts are tried again, and the disk if it has failed.
     retry: Instant,
 }
 
@@ -82,6 +94,7 @@ impl Writer {
             shared,
             tell,
             troubles: Troubles::new("writing"),
+            late: VecDeque::new(),
             retry: now,
         }
     }
@@ -97,10 +110,15 @@ impl Writer {
         }
         self.retry = Instant::now();
         self.reopen_if_due();
-        while self.shared.marks.is_late() && Instant::now() >= self.retry {
+        while self.is_late() && Instant::now() >= self.retry {
             self.carry_out(Vec::new());
         }
         self.database
+    }
+
+    /// Whether something waits that could not be written down before.
+    fn is_late(&self) -> bool {
+        !self.late.is_empty() || self.shared.marks.is_late()
     }
 
     /// When there is something to do though nothing is ordered.
@@ -108,7 +126,7 @@ impl Writer {
         let expiry = self.expiry.next();
         if self.database.is_none() {
             self.retry
-        } else if self.shared.marks.is_late() {
+        } else if self.is_late() {
             self.retry.min(expiry)
         } else {
             expiry
@@ -117,20 +135,27 @@ impl Writer {
 
     fn tend(&mut self) {
         self.reopen_if_due();
-        if self.shared.marks.is_late() && Instant::now() >= self.retry {
+        if self.is_late() && Instant::now() >= self.retry {
             self.carry_out(Vec::new());
         }
-        if let Some(database) = &mut self.database
-            && let Err(error) = self.expiry.go_on(database, Instant::now(), calendar::now())
-        {
-            self.failed(Failed { reach: error.reach(), error });
+        let Some(database) = &mut self.database else { return };
+        let shared = Arc::clone(&self.shared);
+        match self.expiry.go_on(database, Instant::now(), calendar::now(), &|body| shared.marks.written(body)) {
+            Ok(users) => self.tell(reported(users).into_iter().collect()),
+            Err(error) => self.failed(Failed { reach: error.reach(), error }),
         }
     }
 
     fn carry_out(&mut self, orders: Vec<Order>) {
         let now = Instant::now();
-        let orders: Vec<Order> = orders.into_iter().filter_map(|order| in_time(order, now)).collect();
-        let late = if now >= self.retry { self.shared.marks.late() } else { Vec::new() };
+        let mut all = Vec::new();
+        let mut late = Vec::new();
+        if now >= self.retry {
+            late = self.shared.marks.late();
+            all.extend(self.late.drain(..self.late.len().min(LATE_MAX)).map(Order::Write));
+        }
+        all.extend(orders.into_iter().filter_map(|order| in_time(order, now)));
+        let orders = all;
         let shared = Arc::clone(&self.shared);
         let group = Group { settings: &self.settings, now: calendar::now(), written: &|body| shared.marks.written(body) };
         let result = match &mut self.database {
@@ -170,16 +195,22 @@ impl Writer {
                 }
                 (Order::Change { .. }, _) => continue,
                 (Order::Write(write), Done::Failed(error)) => {
-                    log::error!("a change of a mailbox is not possible: {}", error.with_causes());
+                    log::error!("a change of a mailbox or an outbox is not possible: {}", error.with_causes());
                     marks.not_done(&write);
                     if let Write::Keep(ticket, _) = write {
                         told.push(Told::Kept(ticket, Err(Trouble::Storage)));
                     }
                     continue;
                 }
-                (Order::Write(Write::Keep(ticket, _)), Done::Kept(result)) => {
-                    told.push(Told::Kept(ticket, result));
+                (Order::Write(Write::Keep(ticket, _)), Done::Kept(places, met)) => {
+                    told.extend(met.map(Told::Met));
+                    told.push(Told::Kept(ticket, Ok(places)));
                     continue;
+                }
+                (Order::Write(write), Done::Sent(users)) => {
+                    // In its place among the others: mailboxes are told of in the order of their numbers.
+                    told.extend(reported(users));
+                    write
                 }
                 (Order::Write(write), Done::Settled(Settled::Some)) => {
                     if let Write::Settle { user, up_to, .. } = &write {
@@ -201,7 +232,7 @@ impl Writer {
     }
 
     /// Answers orders of which nothing has happened.
-    fn give_up(&self, orders: Vec<Order>, error: &StoreError, reach: Reach) {
+    fn give_up(&mut self, orders: Vec<Order>, error: &StoreError, reach: Reach) {
         let busy = matches!(error, StoreError::Busy) && reach == Reach::Group;
         let trouble = if busy { Trouble::Busy } else { Trouble::Storage };
         let mut told = Vec::new();
@@ -212,6 +243,8 @@ impl Writer {
                     self.shared.marks.not_done(&write);
                     if let Write::Keep(ticket, _) = write {
                         told.push(Told::Kept(ticket, Err(trouble)));
+                    } else if is_needed(&write) && self.late.len() < self.settings.queue {
+                        self.late.push_back(write);
                     }
                 }
             }
@@ -267,6 +300,15 @@ fn reopen(path: &Path) -> Result<Database, StoreError> {
     database.prove_writable()?;
     database.check()?;
     Ok(database)
+}
+
+/// Whether it must be written down some time: counts of attempts need not.
+fn is_needed(write: &Write) -> bool {
+    matches!(write, Write::Sent(_, Receipt::Taken(_) | Receipt::Refused(_)))
+}
+
+fn reported(users: BTreeSet<Username>) -> Option<Told> {
+    (!users.is_empty()).then(|| Told::Reported(users.into_iter().collect()))
 }
 
 /// Gives an order back unless it is too late for it.

@@ -74,7 +74,7 @@ fn main() -> Outcome<()> {
     sweep.keep("two", &[&bob, &carol])?;
     let tried = vec![settled + 1];
     sweep.write(Write::Tried { user: bob.clone(), seqs: tried })?;
-    sweep.write(Write::Settle { user: bob.clone(), up_to: settled, conn: None })?;
+    sweep.write(Write::Settle { user: bob.clone(), up_to: settled, reports: true, conn: None })?;
     sweep.keep("three", &[&bob])?;
     sweep.await_gone(path, &bob, "one", || Ok(()))?;
 
@@ -166,7 +166,7 @@ impl Sweep {
         // Not by the clock, which goes too fast here.
         for _ in 0..LOOKS {
             each()?;
-            self.write(Write::Settle { user: user.clone(), up_to: 0, conn: None })?;
+            self.write(Write::Settle { user: user.clone(), up_to: 0, reports: true, conn: None })?;
             let mut there = false;
             let seen = Database::open(path).and_then(|database| {
                 database.letters(user, true, |item| {

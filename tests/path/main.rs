@@ -4,7 +4,7 @@
 //! Without an argument it is a test of that. With a number, it sends so many messages, for `scripts/instructions`, which
 //! counts the instructions that one takes.
 
-use bester::config::Framing;
+use bester::config::{FederationMode, Framing};
 use bester::dispatcher::{Dispatcher, Effect, Event, Form, Message, RouteConfig, Settings, Window, Windows};
 use bester::frame::Decoder;
 use bester::name::{ConnId, HandlerId, RouteId, ServerName, StartId, TypeName, Username};
@@ -85,6 +85,10 @@ impl Path {
             sessions_per_user: 10,
             windows: Windows { unacknowledged: window, unflushed: window },
             acknowledge_within: Duration::from_secs(60),
+            federation: FederationMode::Peers,
+            connections_per_peer: 2,
+            frame_bytes_server: 1 << 20,
+            open_messages_per_second: 2,
             admin_info: "{}".to_owned(),
             listeners: Vec::new(),
         };
@@ -131,7 +135,7 @@ impl Path {
             let message = client::parse(&frame, false, DEPTH_MAX).expect("a message");
             let client::Payload { kind, data, id } = message.payload.expect("a payload");
             let bytes = frame.bytes().len();
-            events.push(Event::Message(*conn, Message { kind, data, id, bytes, digest: None }));
+            events.push(Event::Message(*conn, Message { kind, data, id, bytes, digest: None, transit: None }));
         }
         events.into_iter().for_each(|event| dispatcher.handle(self.now, event, &mut self.effects));
         let mut asked = 0;

@@ -13,7 +13,7 @@ use crate::config::{self, Config, HandlerTransport};
 use crate::frame::{Frame, Packet, Slice};
 use crate::handler::by_hand::{self, ByHand, Ends, on_one_line};
 use crate::name::{TypeName, Username};
-use crate::protocol::handler::{self, Outcome, Speaker, WrongAnswer};
+use crate::protocol::handler::{self, Enveloped, Outcome, Speaker, WrongAnswer};
 use crate::protocol::json::{Broken, Scanner};
 use crate::protocol::report::MessageId;
 use crate::signals::Signals;
@@ -228,7 +228,8 @@ impl Run<'_> {
         let mut body = Vec::new();
         if self.handler.envelope {
             let from = Speaker::Client { user: self.user.as_str(), server: self.config.server.name.as_str(), session: SESSION };
-            handler::envelope(&mut body, MessageId::Own { prefix: &self.prefix, number }, &from, self.kind.as_str(), text, None);
+            let message_id = MessageId::Own { prefix: &self.prefix, number };
+            handler::envelope(&mut body, &Enveloped { message_id, from, hops: 0, kind: self.kind.as_str(), id: None }, text);
         } else {
             body.extend_from_slice(text);
         }

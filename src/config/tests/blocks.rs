@@ -300,7 +300,10 @@ fn other_servers_reach_this_one_where_that_is_said() {
     let tls = read(r#", "tls": {"port": 2}}"#);
     assert_eq!(tls.address_for_peers().map(|at| at.to_string()).as_deref(), Some("a.example:2"));
     let told = read(r#"}, "federation": {"mode": "open", "address": "[::1]:3"}"#);
-    assert_eq!((told.federation.mode, told.address_for_peers().map(|at| at.to_string()).as_deref()), (FederationMode::Open, Some("[::1]:3")));
+    assert_eq!(
+        (told.federation.mode, told.address_for_peers().map(|at| at.to_string()).as_deref()),
+        (FederationMode::Open, Some("[::1]:3"))
+    );
     check_block(
         r#""federation": {"mode": "closed", "address": "b.example", "peers": []}"#,
         &[

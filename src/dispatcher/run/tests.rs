@@ -1,6 +1,7 @@
 //! The turns of the dispatcher's thread, one at a time, on socketpairs.
 
 use super::*;
+use crate::config::FederationMode;
 use crate::dispatcher::inlet::{self, Inlet};
 use crate::dispatcher::{About, Inquiry, Settings, Window, Windows};
 use crate::frame::Decoder;
@@ -21,6 +22,10 @@ fn runner() -> (Runner, Inlet, (Threads, TempDir)) {
         sessions_per_user: usize::MAX,
         windows: Windows { unacknowledged: Window { letters: 4, bytes: 1000 }, unflushed: Window { letters: 4, bytes: 1000 } },
         acknowledge_within: Duration::from_secs(60),
+        federation: FederationMode::Peers,
+        connections_per_peer: 2,
+        frame_bytes_server: 1 << 20,
+        open_messages_per_second: 2,
         admin_info: "{}".into(),
         listeners: Vec::new(),
     };

@@ -1,19 +1,30 @@
 //! A disk in a few lines: mailboxes and memos as they should be. It works at once, or when the test lets it.
 
-use crate::name::ConnId;
+use crate::frame::Slice;
+use crate::name::{ConnId, PeerId, ServerName};
+use crate::protocol::reason::Reason;
 use crate::protocol::report;
 use crate::protocol::report::{Id, MessageId};
-use crate::store::mail::{Digest, Keep, Letter, Mail, Memo, Page, Place, Read, Report, Told, Trouble, Write};
+use crate::store::mail::{
+    Author, Destination, Digest, Keep, Letter, Mail, Memo, Outgoing, Page, Place, Read, Report, Told, Trouble, Undelivered, Write,
+};
+use crate::store::{Peer, Verify};
+use crate::transport::HostPort;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// What fits into a mailbox.
+/// What fits into a mailbox, ...
 pub(super) const LETTERS_MAX: usize = 8;
+/// ... and into an outbox.
+pub(super) const OUTGOING_MAX: usize = 3;
 
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) accounts: BTreeSet<String>,
     pub(super) mailboxes: BTreeMap<String, Mailbox>,
+    /// The peers, as the dispatcher was told of them.
+    pub(super) peers: Vec<Peer>,
+    pub(super) outboxes: BTreeMap<PeerId, Outbox>,
     pub(super) memos: Vec<(Digest, crate::frame::Slice)>,
     /// Ordered. One thread writes, another one reads, and neither waits for the other.
     writes: VecDeque<Write>,
@@ -38,6 +49,12 @@ pub(super) type Kept = Result<Vec<Place>, Trouble>;
 pub(super) struct Mailbox {
     pub(super) last: u64,
     pub(super) mail: BTreeMap<u64, Mail>,
+}
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) last: u64,
+    pub(super) messages: BTreeMap<u64, Arc<Outgoing>>,
 }
 
 impl Disk {
@@ -86,12 +103,16 @@ impl Disk {
         let Some(write) = self.writes.pop_front() else { return false };
         match write {
             Write::Keep(ticket, keep) => {
+                let known = self.peers.len();
                 let result = self.keep(&keep);
+                if self.peers.len() > known {
+                    self.written.push_back(Told::Met(self.peers.clone()));
+                }
                 self.log.push((keep, result.clone()));
                 self.written.push_back(Told::Kept(ticket, result));
             }
-            Write::Settle { user, up_to, conn } => {
-                let told = self.settle(user.as_str(), up_to, conn);
+            Write::Settle { user, up_to, reports, conn } => {
+                let told = self.settle(user.as_str(), up_to, reports, conn);
                 self.written.extend(told);
             }
             Write::Sent(..) => {}
@@ -107,8 +128,8 @@ impl Disk {
     pub(super) fn reads_one(&mut self) -> bool {
         let Some(read) = self.reads.pop_front() else { return false };
         let told = match read {
-            Read::Page { conn, user, after, letters_max, bytes_max } => {
-                Told::Page(conn, self.page(user.as_str(), after, letters_max, bytes_max))
+            Read::Page { conn, user, after, reports, letters_max, bytes_max } => {
+                Told::Page(conn, self.page(user.as_str(), (after, reports), letters_max, bytes_max))
             }
             Read::Memo { digest } => {
                 let found = self.memos.iter().find(|(known, _)| *known == digest);
@@ -126,7 +147,8 @@ impl Disk {
 
     fn keep(&mut self, keep: &Keep) -> Kept {
         self.trouble.map_or(Ok(()), Err)?;
-        let places: Vec<Place> = keep.recipients().map(|(letter, to)| self.place(letter, to.user.as_str())).collect();
+        let mut places: Vec<Place> = keep.recipients().map(|(letter, to)| self.place(letter, to.user.as_str())).collect();
+        places.extend(keep.outgoing.iter().map(|outgoing| self.send(outgoing)));
         if let Some(Memo { digest, report, .. }) = &keep.memo {
             let text = match report {
                 Report::Ready(text) => Some(text.clone()),
@@ -147,6 +169,45 @@ impl Disk {
         Ok(places)
     }
 
+    /// A message to another server has come to nothing: its author is told.
+    pub(super) fn gives_up(&mut self, peer: PeerId, seq: u64) {
+        let outgoing = self.outboxes.get_mut(&peer).and_then(|outbox| outbox.messages.remove(&seq)).expect("it lies there");
+        let Some(Author { user, id, message_id }) = &outgoing.author else { return };
+        let data = format!(r#"{{"messageId":"{message_id}"}}"#);
+        let report = Some(Undelivered { reason: Reason::Expired, id: id.clone() });
+        let (message_id, kind, data) = (outgoing.message_id.clone(), outgoing.kind.clone(), Slice::from(data.as_bytes()));
+        let letter = Arc::new(Letter { message_id, kind, data, asker: None, report });
+        let mailbox = self.mailboxes.entry(user.to_string()).or_default();
+        mailbox.last += 1;
+        mailbox.mail.insert(mailbox.last, Mail { seq: mailbox.last, redelivered: false, letter });
+        self.written.push_back(Told::Reported(vec![user.clone()]));
+    }
+
+    fn send(&mut self, outgoing: &Arc<Outgoing>) -> Place {
+        let peer = match &outgoing.to {
+            Destination::Peer(id) => self.peers.iter().find(|peer| peer.id == *id).map(|peer| peer.id),
+            Destination::Address(address) => Some(self.meet(address)),
+        };
+        let Some(peer) = peer else { return Place::Unknown };
+        let outbox = self.outboxes.entry(peer).or_default();
+        if outbox.messages.len() >= OUTGOING_MAX {
+            return Place::Refused;
+        }
+        outbox.last += 1;
+        outbox.messages.insert(outbox.last, Arc::clone(outgoing));
+        Place::Queued(outbox.last)
+    }
+
+    fn meet(&mut self, address: &HostPort) -> PeerId {
+        let name = ServerName::new(&address.to_string()).expect("a name");
+        if let Some(known) = self.peers.iter().find(|peer| peer.name == name) {
+            return known.id;
+        }
+        let id = PeerId(100 + self.peers.len() as u64);
+        self.peers.push(Peer { id, name, addresses: vec![address.clone()], verify: Verify::Open });
+        id
+    }
+
     fn place(&mut self, letter: &Arc<Letter>, user: &str) -> Place {
         if !self.accounts.contains(user) {
             return Place::Unknown;
@@ -160,18 +221,18 @@ impl Disk {
         Place::Queued(mailbox.last)
     }
 
-    fn settle(&mut self, user: &str, up_to: u64, conn: Option<ConnId>) -> Option<Told> {
+    fn settle(&mut self, user: &str, up_to: u64, reports: bool, conn: Option<ConnId>) -> Option<Told> {
         let mailbox = self.mailboxes.entry(user.to_owned()).or_default();
         match conn {
             Some(conn) if up_to > mailbox.last => Some(Told::Beyond { conn, last: mailbox.last }),
             _ => {
-                mailbox.mail.retain(|seq, _| *seq > up_to);
+                mailbox.mail.retain(|seq, mail| *seq > up_to || (mail.letter.report.is_some() && !reports));
                 None
             }
         }
     }
 
-    fn page(&self, user: &str, after: u64, letters_max: usize, bytes_max: usize) -> Result<Page, Trouble> {
+    fn page(&self, user: &str, (after, reports): (u64, bool), letters_max: usize, bytes_max: usize) -> Result<Page, Trouble> {
         self.trouble.map_or(Ok(()), Err)?;
         assert!(letters_max > 0, "a page of nothing is asked for again and again");
         // What waits to be written says of letters that they have been sent.
@@ -183,7 +244,8 @@ impl Disk {
         let tried = self.writes.iter().filter_map(sent).max().unwrap_or(0);
         let mut page = Page::default();
         let mut bytes = 0;
-        for mail in self.mailboxes.get(user).into_iter().flat_map(|mailbox| mailbox.mail.range(after + 1..)).map(|(_, mail)| mail) {
+        let lying = self.mailboxes.get(user).into_iter().flat_map(|mailbox| mailbox.mail.range(after + 1..)).map(|(_, mail)| mail);
+        for mail in lying.filter(|mail| reports || mail.letter.report.is_none()) {
             bytes += mail.letter.bytes();
             if page.mail.len() == letters_max || (bytes > bytes_max && !page.mail.is_empty()) {
                 page.more = true;

@@ -136,8 +136,14 @@ impl Ledger {
                 self.messages.push((n, id));
                 self.clients[n].places.push(BYTES + number);
                 let id = id.then(|| slice(&format!("\"{number}\"")));
-                let message =
-                    Message { kind: KINDS[kind].into(), data: slice(&format!("[{number},0]")), id, bytes: BYTES + number, digest: None };
+                let message = Message {
+                    kind: KINDS[kind].into(),
+                    data: slice(&format!("[{number},0]")),
+                    id,
+                    bytes: BYTES + number,
+                    digest: None,
+                    transit: None,
+                };
                 self.world.handle(Event::Message(conn, message));
             }
             Op::Inquire(_) => {

@@ -264,7 +264,7 @@ impl Ledger {
         let data = slice(&number.to_string());
         let digest = once.then(|| self.digest(number));
         let id = id.then(|| slice(&format!("\"{number}\"")));
-        let message = Message { kind: KINDS[kind].into(), data, id, bytes: BYTES + number, digest: digest.map(Box::new) };
+        let message = Message { kind: KINDS[kind].into(), data, id, bytes: BYTES + number, digest: digest.map(Box::new), transit: None };
         self.world.handle(Event::Message(self.clients[n].conn, message));
     }
 

@@ -21,20 +21,24 @@ mod pushes;
 mod repeats;
 mod replacing;
 mod retried;
+mod sending;
+mod serving;
 mod sessions;
 mod words;
 
 use super::{Asker, Dispatcher, Effect, Event, Form, Handed, RouteConfig, Settings, Unwritten, Window, Windows};
-use crate::config::Framing;
+use crate::config::{FederationMode, Framing};
 use crate::frame::Packet;
 use crate::gate::CloseReason;
-use crate::name::{ConnId, HandlerId, RequestId, RouteId, ServerName, StartId, TypeName};
+use crate::name::{ConnId, HandlerId, PeerId, RequestId, RouteId, ServerName, StartId, TypeName};
 use crate::protocol::handler::Offline;
 use crate::store::Standing;
+use crate::store::mail::Outgoing;
 use disk::Disk;
 use people::{Handler, Person};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use words::*;
 
@@ -60,6 +64,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 3;
 const SESSIONS_PER_USER: usize = 3;
+const CONNECTIONS_PER_PEER: usize = 2;
+const FRAME_BYTES_SERVER: usize = 8 << 10;
+const OPEN_PER_SECOND: usize = 2;
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 
 struct World {
@@ -71,6 +78,10 @@ struct World {
     starts: Vec<usize>,
     drained: usize,
     disk: Disk,
+    /// What was given to links.
+    forwarded: Vec<(PeerId, u64, Arc<Outgoing>)>,
+    /// How often new peers were told of.
+    link_peers: usize,
     /// Several events are taken in before anything is written: [`World::settles`] ends that.
     batching: bool,
     /// What events led to, since this was last taken.
@@ -149,8 +160,9 @@ struct HandlerEnd {
 fn route(kind: &str) -> RouteConfig {
     let instances = ENDS.iter().filter(|(place, ..)| KINDS[*place] == kind).count();
     let offline = if kind == "post" { Offline::Queue } else { Offline::Drop };
+    let federated = matches!(kind, "room" | "post" | "chat");
     let kind = TypeName::new(kind).expect("a type");
-    RouteConfig { idempotent: kind.as_str() == "safe", kind, instances, queue: QUEUE, queue_wait: QUEUE_WAIT, offline, federated: false }
+    RouteConfig { idempotent: kind.as_str() == "safe", kind, instances, queue: QUEUE, queue_wait: QUEUE_WAIT, offline, federated }
 }
 
 fn form(kind: &str) -> Form {
@@ -171,6 +183,10 @@ fn settings() -> Settings {
         sessions_per_user: SESSIONS_PER_USER,
         windows: Windows { unacknowledged: Window { letters: 4, bytes: 1000 }, unflushed: Window { letters: 3, bytes: 1000 } },
         acknowledge_within: ACKNOWLEDGE_WITHIN,
+        federation: FederationMode::Peers,
+        connections_per_peer: CONNECTIONS_PER_PEER,
+        frame_bytes_server: FRAME_BYTES_SERVER,
+        open_messages_per_second: OPEN_PER_SECOND,
         admin_info: r#"{"email":"admin@a.example"}"#.into(),
         listeners: vec!["tcp4://127.0.0.1:2223".into()],
     }
@@ -187,6 +203,8 @@ impl World {
             starts: Vec::new(),
             drained: 0,
             disk: Disk::default(),
+            forwarded: Vec::new(),
+            link_peers: 0,
             batching: false,
             effects: Vec::new(),
         };
@@ -311,7 +329,8 @@ impl World {
                 end.retired.push(*id);
             }
             Effect::Detach(id) => self.end(*id).asked.retain(|(asked, ..)| asked != id),
-            Effect::Forward(..) | Effect::LinkPeers => {}
+            Effect::Forward(peer, seq, message) => self.forwarded.push((*peer, *seq, Arc::clone(message))),
+            Effect::LinkPeers => self.link_peers += 1,
             Effect::Drained => self.drained += 1,
         }
     }

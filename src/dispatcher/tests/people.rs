@@ -25,7 +25,7 @@ impl Person<'_> {
     }
 
     pub(super) fn message(&mut self, kind: &str, data: &str, id: Option<&str>) {
-        let message = Message { kind: kind.into(), data: slice(data), id: id.map(slice), bytes: data.len(), digest: None };
+        let message = Message { kind: kind.into(), data: slice(data), id: id.map(slice), bytes: data.len(), digest: None, transit: None };
         self.tells(|conn| Event::Message(conn, message));
     }
 
@@ -48,7 +48,7 @@ impl Person<'_> {
         let mut digest = [0; 32];
         digest.iter_mut().zip(id.bytes()).for_each(|(place, byte)| *place = byte);
         let (id, digest) = (Some(slice(&format!("\"{id}\""))), Some(Box::new(digest)));
-        let message = Message { kind: kind.into(), data: slice(data), id, bytes: data.len(), digest };
+        let message = Message { kind: kind.into(), data: slice(data), id, bytes: data.len(), digest, transit: None };
         self.tells(|conn| Event::Message(conn, message));
     }
 

@@ -101,3 +101,24 @@ fn commands_have_names_and_some_need_no_login() {
         assert_eq!((builtin.name(), builtin.before_login()), (name, before_login), "{kind}");
     }
 }
+
+#[test]
+fn servers_have_commands_of_their_own() {
+    let read = |text: &str| parse_of_server(&Slice::from(format!(r#"{{"command":{text}}}"#).as_bytes()), 2);
+    assert_eq!(read(r#"{"type":"ping","args":null}"#), Ok(ServerCommand::Ping));
+    assert_eq!(read(r#"{"type":"dialBack"}"#), Ok(ServerCommand::DialBack));
+    let addresses = vec![Text::from("a:1"), Text::from("b:2")];
+    assert_eq!(read(r#"{"type":"join","args":{"addresses":["a:1","b:2"]}}"#), Ok(ServerCommand::Join { addresses }));
+    let path = "payload.data.command.args.addresses";
+    for (text, words) in [
+        (r#"{"type":"join"}"#, "payload.data.command.args is missing".to_owned()),
+        (r#"{"type":"join","args":{}}"#, format!("{path} is missing")),
+        (r#"{"type":"join","args":{"addresses":[]}}"#, format!("{path} is empty")),
+        (r#"{"type":"join","args":{"addresses":["a","b","c"]}}"#, format!("{path} has 3 entries, 2 are allowed")),
+        (r#"{"type":"join","args":{"addresses":"a:1"}}"#, format!("{path} is not an array of strings")),
+        (r#"{"args":{}}"#, "payload.data.command.type is missing".to_owned()),
+    ] {
+        assert_eq!(read(text), Err((Reason::Malformed, words)), "{text}");
+    }
+    assert!(matches!(read(r#"{"type":"whoami"}"#), Err((Reason::UnknownCommand, _))));
+}

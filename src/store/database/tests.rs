@@ -1,3 +1,5 @@
+use super::super::mailbox::Mailboxes;
+use super::super::page::Asked;
 use super::*;
 use crate::name::Username;
 use crate::password::Hash;
@@ -148,7 +150,7 @@ fn tables_are_brought_up_to_date_with_what_is_in_them() {
     Database::open_prepared(path.clone(), &one_migration_more()).unwrap();
 
     let refused = Database::open(&path).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 3, known: 2, .. }));
+    assert!(matches!(refused, StoreError::Newer { found: 4, known: 3, .. }));
 }
 
 #[test]
@@ -162,6 +164,25 @@ fn a_database_without_mailboxes_gets_them() {
     assert!(new.account(&name("alice")).unwrap().is_some());
     // Nothing in it can have been sent before.
     assert_eq!(new.begin_run().unwrap().suspect, 0);
+}
+
+#[test]
+fn letters_of_an_older_database_are_deliveries() {
+    let (_directory, path) = place();
+    let mut old = Database::open_prepared(prepare(&path).unwrap(), &MIGRATIONS[..2]).unwrap();
+    old.add(&name("alice"), &hash()).unwrap();
+    let letter = "INSERT INTO bodies (message_id, kind, data, id, waiting) VALUES ('s/1-1', 'chat', x'31', x'2231', 1);
+                  INSERT INTO mailboxes (user, last, messages, bytes) VALUES ('alice', 1, 1, 1);
+                  INSERT INTO mail (box, seq, body, bytes, kept, attempts, aside) VALUES (1, 1, 1, 1, 5, 0, 0)";
+    old.connection.execute_batch(letter).unwrap();
+    drop(old);
+    let new = Database::open(&path).unwrap();
+    new.check().unwrap();
+    assert!(new.peers().unwrap().is_empty());
+    let user = name("alice");
+    let asked = Asked { user: &user, after: 0, reports: true, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 };
+    let page = Mailboxes(new.rows()).page(&asked).unwrap();
+    assert_eq!((page.mail.len(), page.mail.first().and_then(|mail| mail.letter.report.clone())), (1, None));
 }
 
 #[test]
@@ -212,8 +233,8 @@ fn damage_is_named() {
     assert!(database.standings(None).is_ok());
     drop(database);
     let mut bytes = fs::read(&path).unwrap();
-    // All pages but the first two, which hold the schema and the counter.
-    bytes[2 * 4096..].fill(0x5a);
+    let accounts = bytes.chunks_mut(4096).filter(|page| page.windows(9).any(|part| part == b"$argon2id"));
+    accounts.for_each(|page| page.fill(0x5a));
     fs::write(&path, bytes).unwrap();
 
     let database = Database::open(&path).unwrap();

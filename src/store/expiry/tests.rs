@@ -33,26 +33,26 @@ fn old_letters_and_memos_go_a_little_at_a_time() {
     };
     let mut expiry = Expiry::new(&Settings::default(), start, wall - 660);
     // Ten minutes after the start nothing is too old yet; after that, everything soon is.
-    expiry.go_on(&mut database, start, wall - 660).unwrap();
+    expiry.go_on(&mut database, start, wall - 660, &|_| {}).unwrap();
     assert_eq!(left(&database), (2 * letters, letters));
     assert_eq!(expiry.next(), start + REST_MAX);
-    expiry.go_on(&mut database, start + REST_MAX - seconds(1), wall + DAY).unwrap();
+    expiry.go_on(&mut database, start + REST_MAX - seconds(1), wall + DAY, &|_| {}).unwrap();
     assert_eq!(left(&database), (2 * letters, letters), "it was not time");
 
     let now = start + seconds(660);
-    expiry.go_on(&mut database, now, wall).unwrap();
+    expiry.go_on(&mut database, now, wall, &|_| {}).unwrap();
     assert_eq!(left(&database), (2 * letters, letters), "just as old as they may be");
     // Of the first second.
     let now = now + REST_MAX;
-    expiry.go_on(&mut database, now, wall + 1).unwrap();
+    expiry.go_on(&mut database, now, wall + 1, &|_| {}).unwrap();
     let rows = ROWS as i64;
     assert_eq!(left(&database).1, letters - 100);
     assert_eq!(left(&database).0, 2 * letters - rows);
     assert_eq!(expiry.next(), now + PAUSE);
-    expiry.go_on(&mut database, now + PAUSE, wall + 1).unwrap();
+    expiry.go_on(&mut database, now + PAUSE, wall + 1, &|_| {}).unwrap();
     assert_eq!(left(&database).0, 2 * letters - 200);
-    expiry.go_on(&mut database, now + PAUSE + REST_MAX, wall + 60).unwrap();
-    expiry.go_on(&mut database, now + 2 * PAUSE + REST_MAX, wall + 60).unwrap();
+    expiry.go_on(&mut database, now + PAUSE + REST_MAX, wall + 60, &|_| {}).unwrap();
+    expiry.go_on(&mut database, now + 2 * PAUSE + REST_MAX, wall + 60, &|_| {}).unwrap();
     assert_eq!(left(&database), (0, 0));
     assert_eq!(Mailboxes(database.rows()).find(&name("alice")).unwrap().map(|(_, last)| last), Some(letters as u64));
 }
@@ -66,7 +66,7 @@ fn a_wrong_clock_deletes_nothing() {
     database.transact(put).unwrap();
     let left = |database: &Database| number(database.rows(), "SELECT count(*) FROM mail");
     let mut expiry = Expiry::new(&Settings::default(), start, wall);
-    let mut at = |after, wall| expiry.go_on(&mut database, start + seconds(after), wall).map(|()| left(&database)).unwrap();
+    let mut at = |after, wall| expiry.go_on(&mut database, start + seconds(after), wall, &|_| {}).map(|_| left(&database)).unwrap();
     assert_eq!(at(700, wall + 700), 1);
     assert_eq!(at(800, wall + 900 * DAY), 1, "it has jumped");
     assert_eq!(at(1300, wall + 900 * DAY + 500), 1, "it has gone right for less than ten minutes");

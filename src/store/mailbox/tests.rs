@@ -3,6 +3,7 @@ use super::super::mail::Recipient;
 use super::super::page::Asked;
 use super::super::{Database, StoreError};
 use super::*;
+use std::sync::Arc;
 
 const WIDE: Bounds = Bounds { messages: 1000, bytes: 1 << 20 };
 
@@ -15,7 +16,7 @@ fn put(database: &mut Database, parcel: &Parcel, bounds: Bounds, now: i64) -> Ve
 }
 
 fn settle(database: &mut Database, user: &str, up_to: u64, strict: bool) -> Settled {
-    let settled = database.transact(|rows| Mailboxes(rows).settle(&name(user), up_to, strict, 1000)).unwrap();
+    let settled = database.transact(|rows| Mailboxes(rows).settle(&name(user), UpTo { seq: up_to, reports: true, strict }, 1000)).unwrap();
     database.check().unwrap();
     settled.0
 }
@@ -30,7 +31,8 @@ fn tried(database: &mut Database, user: &str, seqs: &[u64], often: u32) -> Vec<(
 /// All numbers in a mailbox that would be sent.
 fn seqs(database: &Database, user: &str) -> Vec<u64> {
     let user = name(user);
-    let asked = Asked { user: &user, after: 0, letters_max: 1000, bytes_max: usize::MAX, start_prefix: "", tried: 0, suspect: 0 };
+    let asked =
+        Asked { user: &user, after: 0, reports: true, letters_max: 1000, bytes_max: usize::MAX, start_prefix: "", tried: 0, suspect: 0 };
     Mailboxes(database.rows()).page(&asked).unwrap().mail.iter().map(|mail| mail.seq).collect()
 }
 
@@ -134,7 +136,9 @@ fn much_is_settled_a_part_at_a_time() {
     for _ in 0..5 {
         put(&mut database, &parcel("s/1-1", "hi", &["alice"]), WIDE, 5);
     }
-    let mut part = |most| database.transact(|rows| Mailboxes(rows).settle(&name("alice"), 5, true, most)).unwrap();
+    let mut part = |most| {
+        database.transact(|rows| Mailboxes(rows).settle(&name("alice"), UpTo { seq: 5, reports: true, strict: true }, most)).unwrap()
+    };
     assert_eq!(part(0), (Settled::Some, 0));
     assert_eq!(part(3), (Settled::Some, 3));
     assert_eq!(part(3), (Settled::All, 2));
@@ -195,7 +199,7 @@ fn a_page_ends_where_it_is_full() {
     }
     let alice = name("alice");
     let page = |after, letters_max, bytes_max| {
-        let asked = Asked { user: &alice, after, letters_max, bytes_max, start_prefix: "", tried: 0, suspect: 0 };
+        let asked = Asked { user: &alice, after, reports: true, letters_max, bytes_max, start_prefix: "", tried: 0, suspect: 0 };
         let page = Mailboxes(database.rows()).page(&asked).unwrap();
         (page.mail.iter().map(|mail| mail.seq).collect::<Vec<_>>(), page.more)
     };
@@ -219,7 +223,7 @@ fn a_letter_comes_out_as_it_went_in() {
     put(&mut database, &Parcel { letter: Letter { asker: None, ..(*sent.letter).clone() }.into(), ..sent.clone() }, WIDE, 5);
     let alice = name("alice");
     let mail = |start_prefix, tried, suspect| {
-        let asked = Asked { user: &alice, after: 0, letters_max: 9, bytes_max: 99, start_prefix, tried, suspect };
+        let asked = Asked { user: &alice, after: 0, reports: true, letters_max: 9, bytes_max: 99, start_prefix, tried, suspect };
         Mailboxes(database.rows()).page(&asked).unwrap().mail
     };
     assert_eq!(mail("s/1-", 0, 0)[0].letter, sent.letter);
@@ -233,7 +237,7 @@ fn a_letter_comes_out_as_it_went_in() {
     super::super::fake::number(database.rows(), "SELECT count(*) FROM mail");
     tried(&mut database, "alice", &[2], 20);
     let mail = Mailboxes(database.rows())
-        .page(&Asked { user: &alice, after: 1, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 })
+        .page(&Asked { user: &alice, after: 1, reports: true, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 })
         .unwrap()
         .mail;
     assert!(mail[0].redelivered);
@@ -246,7 +250,7 @@ fn a_lost_text_is_not_passed_over() {
     put(&mut database, &parcel("s/1-2", "hi", &["alice"]), WIDE, 5);
     database.connection.execute("DELETE FROM bodies WHERE body = 1", []).unwrap();
     let alice = name("alice");
-    let asked = Asked { user: &alice, after: 0, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 };
+    let asked = Asked { user: &alice, after: 0, reports: true, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 };
     let lost = Mailboxes(database.rows()).page(&asked).unwrap_err();
     assert!(matches!(lost, StoreError::Lost { seq: 1, .. }), "{lost:?}");
     assert!(lost.to_string().contains("bester queue drop alice 1"), "{lost}");
@@ -274,4 +278,34 @@ fn those_who_were_handed_it_count_as_delivered_if_nothing_else_is_possible() {
     assert_eq!(counts(&[("a", true, false, queued)]), (0, 1, 0, 0));
     assert_eq!(counts(&[("a", true, true, refused)]), (1, 0, 0, 0));
     assert_eq!(counts(&[("a", false, false, refused)]), (0, 0, 0, 0));
+}
+
+#[test]
+fn reports_about_other_servers_wait_for_a_session_that_acknowledges() {
+    use super::super::mail::{Letter, Parcel, Undelivered};
+    use crate::frame::Slice;
+    use crate::protocol::reason::Reason;
+    let (_directory, _, mut database) = open(&["alice"]);
+    let (letter, report) = (parcel("s/1-1", "hi", &["alice"]), parcel("s/1-2", "{}", &["alice"]));
+    let id = Some(Slice::from(&b"\"m\""[..]));
+    let undelivered = Some(Undelivered { reason: Reason::PeerRefused, id });
+    let report = Parcel { letter: Arc::new(Letter { report: undelivered.clone(), ..(*report.letter).clone() }), ..report };
+    for parcel in [&report, &letter] {
+        database.transact(|rows| Mailboxes(rows).keep(parcel, Bounds { messages: 9, bytes: 99 }, 7, &mut Vec::new())).unwrap();
+    }
+    let user = name("alice");
+    let seen = |database: &Database, reports| {
+        let asked = Asked { user: &user, after: 0, reports, letters_max: 9, bytes_max: 99, start_prefix: "", tried: 0, suspect: 0 };
+        let page = Mailboxes(database.rows()).page(&asked).unwrap();
+        page.mail.into_iter().map(|mail| (mail.seq, mail.letter.report.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&database, true), [(1, undelivered.clone()), (2, None)]);
+    assert_eq!(seen(&database, false), [(2, None)]);
+    let settle = |database: &mut Database, reports| {
+        database.transact(|rows| Mailboxes(rows).settle(&name("alice"), UpTo { seq: 2, reports, strict: true }, 9)).unwrap()
+    };
+    assert_eq!(settle(&mut database, false), (Settled::All, 1));
+    assert_eq!(seen(&database, true), [(1, undelivered)]);
+    assert_eq!(settle(&mut database, true), (Settled::All, 1));
+    assert_eq!(seen(&database, true), []);
 }

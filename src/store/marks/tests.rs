@@ -3,7 +3,7 @@ use super::*;
 use std::slice::from_ref;
 
 fn settle(user: &str, up_to: u64) -> Write {
-    Write::Settle { user: name(user), up_to, conn: None }
+    Write::Settle { user: name(user), up_to, reports: true, conn: None }
 }
 
 fn tried(user: &str, seqs: &[u64]) -> Write {

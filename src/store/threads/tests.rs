@@ -75,7 +75,7 @@ fn it_ends_with_all_that_was_ordered_whoever_still_holds_it() {
     let told = office.told.clone();
     let order = |n| Write::Keep(Ticket(n), Arc::new(keep("s/1-1", "hi", &["alice"])));
     store.write((0..500).map(order).collect()).unwrap();
-    store.write(vec![Write::Settle { user: name("alice"), up_to: 100, conn: None }]).unwrap();
+    store.write(vec![Write::Settle { user: name("alice"), up_to: 100, reports: true, conn: None }]).unwrap();
     office.finish();
     let tickets: Vec<Told> = told.try_iter().collect();
     let expected: Vec<Told> = (0..500).map(|n| Told::Kept(Ticket(n), Ok(vec![Place::Queued(n + 1)]))).collect();
@@ -85,7 +85,7 @@ fn it_ends_with_all_that_was_ordered_whoever_still_holds_it() {
     }
     assert!(matches!(store.account(&name("alice")), Err(StoreError::Stopped)));
     assert!(matches!(store.register(name("bob"), hash()), Err(StoreError::Stopped)));
-    let page = Read::Page { conn: ConnId(1), user: name("alice"), after: 0, letters_max: 1, bytes_max: 1 };
+    let page = Read::Page { conn: ConnId(1), user: name("alice"), after: 0, reports: true, letters_max: 1, bytes_max: 1 };
     assert_eq!(store.read(page.clone()), Err(page));
     assert_eq!(store.write(vec![order(1)]), Err(vec![order(1)]));
     let mut database = Database::open(&path).unwrap();
@@ -225,7 +225,7 @@ fn alone(settings: &Settings) -> Store {
 fn what_finds_no_room_is_given_back_or_remembered() {
     let store = alone(&Settings { queue: 3, queue_bytes: 10, ..Settings::default() });
     let order = |n, data| Write::Keep(Ticket(n), Arc::new(keep("s/1-1", data, &["alice", "bob"])));
-    let settle = |up_to| Write::Settle { user: name("alice"), up_to, conn: None };
+    let settle = |up_to| Write::Settle { user: name("alice"), up_to, reports: true, conn: None };
     assert_eq!(store.write(vec![order(1, "large as it is")]), Ok(()), "into an empty queue");
     assert_eq!(store.write(vec![order(2, ""), settle(5)]), Err(vec![order(2, "")]));
     store.0.orders.take(Size { rows: 9, bytes: 99 }, None);
@@ -246,7 +246,7 @@ fn a_full_queue_and_a_missing_answer_are_busy() {
     assert!(matches!(ask(Duration::ZERO), StoreError::Busy));
     // That question still waits.
     assert!(matches!(ask(Duration::from_secs(60)), StoreError::Busy));
-    let page = Read::Page { conn: ConnId(1), user: name("alice"), after: 0, letters_max: 1, bytes_max: 1 };
+    let page = Read::Page { conn: ConnId(1), user: name("alice"), after: 0, reports: true, letters_max: 1, bytes_max: 1 };
     assert_eq!(store.read(page.clone()), Err(page));
     store.0.questions.close();
     assert!(matches!(ask(Duration::from_secs(60)), StoreError::Stopped));

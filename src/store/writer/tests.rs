@@ -53,7 +53,7 @@ fn write(writer: &Writer, write: Write) -> Order {
 }
 
 fn settling(writer: &Writer, user: &str, up_to: u64) -> Order {
-    write(writer, Write::Settle { user: name(user), up_to, conn: None })
+    write(writer, Write::Settle { user: name(user), up_to, reports: true, conn: None })
 }
 
 fn letters(path: &Path) -> u64 {
