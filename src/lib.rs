@@ -75,6 +75,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod dispatcher;
+pub mod federation;
 pub mod frame;
 pub mod gate;
 pub mod handler;

@@ -27,7 +27,11 @@ deliveries have a number, which rises:
   {\"type\":\"chat\",\"seq\":41,\"redelivered\":false,\"data\":{\"said\":\"good morning\"}}
 
 Options:
-  -s, --server ADDRESS      tcp://HOST:PORT or unix:PATH (tcp://127.0.0.1:2223)
+  -s, --server ADDRESS      tcp://HOST:PORT, tls://HOST:PORT or unix:PATH
+                            (tcp://127.0.0.1:2223)
+      --pin PIN             with tls://, the server must have the key with this pin, which its
+                            operator knows from bester check. Without it, its certificate must be
+                            from an authority that this machine trusts
   -u, --user USER           who to log in as ($USER)
   -n, --count COUNT         end after so many deliveries
   -t, --time SECONDS        end after so many seconds
@@ -45,7 +49,7 @@ else it is asked for. Where standard input is no terminal, its first line is the
 Exit codes: 0 all of COUNT arrived, or the time is over and no COUNT was asked for; 64 called
 wrongly, 65 no password to be read, 69 there is no server or the connection was lost, 74
 writing failed, 75 the time is over before COUNT was reached, or the server is busy or stops,
-77 wrong password.
+77 wrong password, or another server than expected (--pin).
 ";
 
 /// How long connecting and logging in may take together.

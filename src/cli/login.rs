@@ -1,7 +1,7 @@
 //! What the commands that talk to a server share: where it is, who we are, and where the password comes from.
 
 use super::{Failure, ask, password_line};
-use crate::client::{Address, Client, LoginError, Options as Opted};
+use crate::client::{Address, Client, LoginError, Options as Opted, Trust};
 use crate::password::Password;
 use getopts::{Matches, Options};
 use std::fs::File;
@@ -19,15 +19,18 @@ const SECONDS_MAX: f64 = 1e8;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Login {
     pub(super) address: Address,
+    /// Who may be the server, where TLS can tell.
+    pub(super) trust: Trust,
     pub(super) user: String,
     password_file: Option<String>,
 }
 
-/// Adds `-s`, `-u` and `--password-file`, and `-h`.
+/// Adds `-s`, `--pin`, `-u` and `--password-file`, and `-h`.
 pub(super) fn options() -> Options {
     let mut options = Options::new();
     options
         .optopt("s", "server", "", "ADDRESS")
+        .optopt("", "pin", "", "PIN")
         .optopt("u", "user", "", "USER")
         .optopt("", "password-file", "", "FILE")
         .optflag("h", "help", "");
@@ -38,15 +41,25 @@ impl Login {
     /// What `matches` say, or else the environment.
     ///
     /// # Errors
-    /// 64: the address is wrong, or nobody knows the user.
+    /// 64: the address or the pin is wrong, or nobody knows the user.
     pub(super) fn new(matches: &Matches, environment: impl Fn(&str) -> Option<String>) -> Result<Login, Failure> {
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
         let address = matches.opt_str("server").unwrap_or_else(|| SERVER.to_owned());
         let address = Address::parse(&address).map_err(|error| Failure::usage(format_args!("-s: {error}")))?;
+        let trust = match matches.opt_str("pin") {
+            None => Trust::System,
+            Some(_) if !matches!(address, Address::Tls(_)) => {
+                return Err(Failure::usage("--pin goes only with -s tls://HOST:PORT: without TLS nobody proves anything"));
+            }
+            Some(pin) => {
+                let pin = pin.parse().map_err(|error| Failure::usage(format_args!("--pin: {error}")))?;
+                Trust::Pins(vec![pin])
+            }
+        };
         let user = matches.opt_str("user").or_else(|| set("USER"));
         let user = user.ok_or_else(|| Failure::usage("say who you are, with -u USER"))?;
         let password_file = matches.opt_str("password-file").or_else(|| set(PASSWORD_FILE));
-        Ok(Login { address, user, password_file })
+        Ok(Login { address, trust, user, password_file })
     }
 
     /// The password: from the file, the terminal or, unless something else is to be read there, standard input.
@@ -71,7 +84,7 @@ impl Login {
 
     /// Connects and logs in with these options, both within `timeout`.
     pub(super) fn connect(&self, password: &Password, timeout: Duration, opted: &Opted) -> Result<Client, LoginError> {
-        let mut client = Client::connect(&self.address, timeout)?;
+        let mut client = Client::connect_trusting(&self.address, timeout, &self.trust)?;
         client.log_in_with(&self.user, password, opted)?;
         Ok(client)
     }
@@ -122,11 +135,24 @@ mod tests {
         let plain = login(&[], Some("alice"), None).expect("a user");
         assert_eq!((plain.address.to_string().as_str(), plain.user.as_str()), ("tcp://127.0.0.1:2223", "alice"));
         let told = login(&["-s", "unix:s", "-u", "bob", "--password-file", "a"], Some("alice"), Some("b")).expect("all told");
-        assert_eq!(told, Login { address: Address::Unix("s".into()), user: "bob".to_owned(), password_file: Some("a".to_owned()) });
+        let (address, trust) = (Address::Unix("s".into()), Trust::System);
+        assert_eq!(told, Login { address, trust, user: "bob".to_owned(), password_file: Some("a".to_owned()) });
         assert_eq!(login(&[], Some("alice"), Some("b")).expect("a user").password_file.as_deref(), Some("b"));
         assert_eq!(login(&[], Some("alice"), Some("")).expect("a user").password_file, None);
         assert_eq!(login(&[], Some(""), None).expect_err("no user").code, 64);
-        assert_eq!(login(&["-s", "tls://a:1"], Some("alice"), None).expect_err("no such address").code, 64);
+        assert_eq!(login(&["-s", "ws://a:1"], Some("alice"), None).expect_err("no such address").code, 64);
+    }
+
+    #[test]
+    fn a_pin_goes_with_tls_alone() {
+        let pin = crate::tls::Pin::of(b"key");
+        let text = pin.to_string();
+        let told = login(&["-s", "tls://a:1", "--pin", &text], Some("alice"), None).expect("a pin");
+        assert_eq!(told.trust, Trust::Pins(vec![pin]));
+        assert_eq!(login(&["-s", "tls://a:1"], Some("alice"), None).expect("an address").trust, Trust::System);
+        for wrong in [&["--pin", &text][..], &["-s", "unix:a", "--pin", &text], &["-s", "tls://a:1", "--pin", &text[1..]]] {
+            assert_eq!(login(wrong, Some("alice"), None).expect_err("refused").code, 64, "{wrong:?}");
+        }
     }
 
     #[test]

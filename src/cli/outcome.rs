@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::client::{ClientError, Incoming, LoginError};
+use crate::tls::TlsError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::ErrorKind;
@@ -75,6 +76,12 @@ impl From<ClientError> for Failure {
             ClientError::TimedOut => Failure::temporary(error),
             ClientError::Connect { source, .. } if source.kind() == ErrorKind::TimedOut => Failure::temporary(error),
             ClientError::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => Failure::not_permitted(error),
+            ClientError::Tls { source, .. } => match source {
+                TlsError::TimedOut => Failure::temporary(error),
+                // It may be somebody else: nothing was said to him.
+                TlsError::WrongPin(_) | TlsError::Certificate(_) | TlsError::NoRoots(_) => Failure::not_permitted(error),
+                _ => Failure::unavailable(error),
+            },
             // A write that was not taken in time.
             ClientError::Io(source) if matches!(source.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Failure::temporary(error),
             ClientError::Connect { .. } | ClientError::Io(_) | ClientError::Closed => Failure::unavailable(error),

@@ -7,6 +7,7 @@ use crate::frame::{Frame, Packet, Slice};
 use crate::name::{BUILTIN, INTERNAL};
 use crate::password::Password;
 use crate::protocol::client::ID_BYTES_MAX;
+use crate::tls::TlsError;
 use serde_json::value::RawValue;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -24,7 +25,11 @@ is sent. Put -- in front of DATA that begins with a minus sign.
   bester send -t builtin '{\"command\":{\"type\":\"whoami\"}}'
 
 Options:
-  -s, --server ADDRESS      tcp://HOST:PORT or unix:PATH (tcp://127.0.0.1:2223)
+  -s, --server ADDRESS      tcp://HOST:PORT, tls://HOST:PORT or unix:PATH
+                            (tcp://127.0.0.1:2223)
+      --pin PIN             with tls://, the server must have the key with this pin, which its
+                            operator knows from bester check. Without it, its certificate must be
+                            from an authority that this machine trusts
   -u, --user USER           who to log in as ($USER)
   -t, --type TYPE           the type of the message, which decides on its handler
       --text                DATA is text, not JSON (of standard input without its last line end)
@@ -58,7 +63,7 @@ Exit codes:
   74  reading or writing failed
   75  trying again may help: no report in time, recipients offline, mailboxes full, handler
       or server busy or stopping
-  77  wrong password, or not allowed
+  77  wrong password, another server than expected (--pin), or not allowed
 ";
 
 /// The longest data that is read from standard input; servers take no longer messages unless configured.
@@ -280,6 +285,7 @@ impl From<ClientError> for Stopped {
     fn from(error: ClientError) -> Self {
         let again = match &error {
             ClientError::Connect { source, .. } => source.kind() != ErrorKind::PermissionDenied,
+            ClientError::Tls { source, .. } => matches!(source, TlsError::TimedOut | TlsError::Closed | TlsError::Refused(_)),
             ClientError::TimedOut | ClientError::Closed | ClientError::Io(_) => true,
             ClientError::TooLarge(_) | ClientError::BadFrame(_) => false,
         };

@@ -10,6 +10,8 @@ use std::str::FromStr;
 pub enum Address {
     /// A host and a port.
     Tcp(HostPort),
+    /// The same, with TLS.
+    Tls(HostPort),
     /// The path of a UNIX socket.
     Unix(PathBuf),
 }
@@ -28,7 +30,7 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Reads `tcp://HOST:PORT`, `HOST:PORT`, `unix:PATH`, or a path with a slash in it.
+    /// Reads `tcp://HOST:PORT`, `HOST:PORT`, `tls://HOST:PORT`, `unix:PATH`, or a path with a slash in it.
     ///
     /// # Errors
     /// An address of another form, or of a kind that this version does not have.
@@ -37,21 +39,20 @@ impl Address {
             return if path.is_empty() { Err(AddressError::Empty) } else { Ok(Address::Unix(path.into())) };
         }
         match text.split_once("://") {
-            Some(("tcp", rest)) => host_port(rest),
-            Some(("tls", _)) => Err(AddressError::Later("tls://")),
+            Some(("tcp", rest)) => Ok(Address::Tcp(host_port(rest)?)),
+            Some(("tls", rest)) => Ok(Address::Tls(host_port(rest)?)),
             Some(("ws", _)) => Err(AddressError::Later("ws://")),
             Some(("wss", _)) => Err(AddressError::Later("wss://")),
             Some((scheme, _)) => Err(AddressError::Scheme(scheme.to_owned())),
             None if text.is_empty() => Err(AddressError::Empty),
             None if text.contains('/') => Ok(Address::Unix(text.into())),
-            None => host_port(text),
+            None => Ok(Address::Tcp(host_port(text)?)),
         }
     }
 }
 
-fn host_port(text: &str) -> Result<Address, AddressError> {
-    let parsed = text.parse::<HostPort>();
-    parsed.map(Address::Tcp).map_err(|_| AddressError::HostPort(text.to_owned()))
+fn host_port(text: &str) -> Result<HostPort, AddressError> {
+    text.parse().map_err(|_| AddressError::HostPort(text.to_owned()))
 }
 
 impl FromStr for Address {
@@ -66,6 +67,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(at) => write!(f, "tcp://{at}"),
+            Address::Tls(at) => write!(f, "tls://{at}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -74,9 +76,13 @@ impl fmt::Display for Address {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AddressError::Later(scheme) => write!(f, "this version has no {scheme} addresses: use tcp://HOST:PORT or unix:PATH"),
-            AddressError::Scheme(scheme) => write!(f, "there are no {scheme}:// addresses: use tcp://HOST:PORT or unix:PATH"),
-            AddressError::Empty => f.write_str("the address is empty: use tcp://HOST:PORT or unix:PATH"),
+            AddressError::Later(scheme) => {
+                write!(f, "this version has no {scheme} addresses: use tcp://HOST:PORT, tls://HOST:PORT or unix:PATH")
+            }
+            AddressError::Scheme(scheme) => {
+                write!(f, "there are no {scheme}:// addresses: use tcp://HOST:PORT, tls://HOST:PORT or unix:PATH")
+            }
+            AddressError::Empty => f.write_str("the address is empty: use tcp://HOST:PORT, tls://HOST:PORT or unix:PATH"),
             AddressError::HostPort(text) => write!(f, "{text:?} is not HOST:PORT with a port from 1 to 65535"),
         }
     }
@@ -95,6 +101,8 @@ mod tests {
             ("localhost:65535", "tcp://localhost:65535"),
             ("tcp://[::1]:1", "tcp://[::1]:1"),
             ("[fe80::1]:22", "tcp://[fe80::1]:22"),
+            ("tls://a.example:2224", "tls://a.example:2224"),
+            ("tls://[::1]:1", "tls://[::1]:1"),
             ("unix:bester.socket", "unix:bester.socket"),
             ("unix:/run/bester", "unix:/run/bester"),
             ("./bester.socket", "unix:./bester.socket"),
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_connected_to_is_refused() {
-        for scheme in ["tls://", "ws://", "wss://"] {
+        for scheme in ["ws://", "wss://"] {
             let refused = Address::parse(&format!("{scheme}a.example:1"));
             assert_eq!(refused, Err(AddressError::Later(scheme)));
             assert!(refused.unwrap_err().to_string().contains("this version has no"));
@@ -133,6 +141,8 @@ mod tests {
             "[a]:1",
             "tcp://",
             "tcp://a:1/",
+            "tls://",
+            "tls://a",
             "a b:1",
             "u@a:1",
         ] {

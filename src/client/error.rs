@@ -3,6 +3,7 @@
 use super::Address;
 use super::incoming::{BadFrame, Incoming};
 use crate::frame::TooLarge;
+use crate::tls::TlsError;
 use std::fmt;
 use std::io;
 
@@ -15,6 +16,13 @@ pub enum ClientError {
         address: Address,
         /// Why not.
         source: io::Error,
+    },
+    /// There is no TLS with whoever was connected to, or it is not who it should be.
+    Tls {
+        /// Where.
+        address: Address,
+        /// Why not.
+        source: TlsError,
     },
     /// Nothing came in time. The connection is still good.
     TimedOut,
@@ -43,6 +51,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Connect { address, source } => write!(f, "cannot connect to {address}: {source}"),
+            ClientError::Tls { address, source } => write!(f, "cannot connect to {address}: {source}"),
             ClientError::TimedOut => f.write_str("the server did not answer in time"),
             ClientError::Closed => f.write_str("the server closed the connection"),
             ClientError::Io(error) => write!(f, "the connection to the server is lost: {error}"),
@@ -56,6 +65,7 @@ impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ClientError::Connect { source, .. } | ClientError::Io(source) => Some(source),
+            ClientError::Tls { source, .. } => Some(source),
             ClientError::TooLarge(error) => Some(error),
             ClientError::BadFrame(error) => Some(error),
             ClientError::TimedOut | ClientError::Closed => None,

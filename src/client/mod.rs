@@ -16,6 +16,8 @@
 //! # }
 //! ```
 //!
+//! Over TLS, a server is known by the pin of its key, or by authorities: see [`Client::connect_trusting`].
+//!
 //! It has no thread of its own: who wants to send and receive at the same time connects twice, or polls with a
 //! deadline.
 
@@ -30,13 +32,15 @@ pub use error::{ClientError, LoginError};
 pub use incoming::{BadFrame, Incoming, LOGIN_ID};
 
 pub use crate::protocol::client::Options;
+pub use crate::tls::Trust;
 
 use crate::config::Framing;
 use crate::frame::{Decoder, Frame, PREFIX_BYTES, TooLarge};
 use crate::name::{BUILTIN, DUMMY};
 use crate::password::Password;
 use crate::protocol::report::{put_number, put_string};
-use crate::transport::{HostPort, Socket, SocketReader, unix};
+use crate::tls::{self, TlsError};
+use crate::transport::{HostPort, Socket, SocketReader, TlsSocket, unix};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -62,14 +66,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. `timeout` is for this and for [`Client::log_in`] together; a write may take as long, too.
+    /// Connects. `timeout` is for this and for [`Client::log_in`] together; a write may take as long, too. Over TLS, the server
+    /// must have a certificate from an authority that this machine trusts.
     ///
     /// # Errors
-    /// [`ClientError::Connect`].
+    /// [`ClientError::Connect`], [`ClientError::Tls`].
     pub fn connect(address: &Address, timeout: Duration) -> Result<Client, ClientError> {
+        Client::connect_trusting(address, timeout, &Trust::System)
+    }
+
+    /// The same; over TLS, `trust` says who may be the server.
+    ///
+    /// # Errors
+    /// As of [`Client::connect`].
+    pub fn connect_trusting(address: &Address, timeout: Duration, trust: &Trust) -> Result<Client, ClientError> {
         let login_deadline = Instant::now() + timeout;
-        let socket = open(address, timeout, login_deadline);
-        let socket = Arc::new(socket.map_err(|source| ClientError::Connect { address: address.clone(), source })?);
+        let socket = Arc::new(open(address, timeout, login_deadline, trust)?);
         let reader = SocketReader::new(Arc::clone(&socket));
         Ok(Client { socket, reader, decoder: Decoder::new(Framing::Length, FRAME_BYTES_MAX), login_deadline })
     }
@@ -150,6 +162,7 @@ impl Client {
         let written = match &*self.socket {
             Socket::Tcp(stream) => (&*stream).write_all(&wire),
             Socket::Unix(stream) => (&*stream).write_all(&wire),
+            Socket::Tls(tls) => tls.write_all(&wire),
         };
         wire.fill(0); // there may be a password in it
         Ok(written?)
@@ -186,24 +199,41 @@ impl fmt::Debug for Client {
     }
 }
 
-fn open(address: &Address, write_timeout: Duration, deadline: Instant) -> io::Result<Socket> {
-    // Zero is not taken: it would mean "for ever" to the kernel.
-    let write_timeout = Some(write_timeout.max(Duration::from_millis(1)));
+fn open(address: &Address, write_timeout: Duration, deadline: Instant, trust: &Trust) -> Result<Socket, ClientError> {
+    let failed = |source| ClientError::Connect { address: address.clone(), source };
     match address {
-        Address::Tcp(HostPort { host, port }) => {
-            let stream = connect_tcp(host, *port, deadline)?;
-            stream.set_nodelay(true)?;
-            stream.set_write_timeout(write_timeout)?;
-            rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-            rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
-            Ok(Socket::Tcp(stream))
+        Address::Tcp(at) => Ok(Socket::Tcp(open_tcp(at, write_timeout, deadline).map_err(failed)?)),
+        Address::Tls(at) => {
+            let failed_tls = |source| ClientError::Tls { address: address.clone(), source };
+            // Before anybody is bothered: there may be nothing to compare a certificate with.
+            let config = tls::client_config(trust, None).map_err(failed_tls)?;
+            let stream = open_tcp(at, write_timeout, deadline).map_err(failed)?;
+            let socket = TlsSocket::connect(stream, &config, &at.host, deadline);
+            socket.map(Socket::from).map_err(|error| match error {
+                TlsError::Io(source) => failed(source),
+                error => failed_tls(error),
+            })
         }
         Address::Unix(path) => {
-            let stream = unix::connect(path, deadline.saturating_duration_since(Instant::now()))?;
-            stream.set_write_timeout(write_timeout)?;
+            let stream = unix::connect(path, deadline.saturating_duration_since(Instant::now())).map_err(failed)?;
+            stream.set_write_timeout(Some(not_zero(write_timeout))).map_err(failed)?;
             Ok(Socket::Unix(stream))
         }
     }
+}
+
+/// Zero is not taken as a timeout: it would mean "for ever" to the kernel.
+fn not_zero(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_millis(1))
+}
+
+fn open_tcp(HostPort { host, port }: &HostPort, write_timeout: Duration, deadline: Instant) -> io::Result<TcpStream> {
+    let stream = connect_tcp(host, *port, deadline)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(not_zero(write_timeout)))?;
+    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
+    Ok(stream)
 }
 
 /// Tries all numbers of a name; the last error is the one that is told.

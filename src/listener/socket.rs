@@ -1,28 +1,18 @@
 //! Listening sockets: TCP over IPv4 and IPv6, and UNIX.
 
 use crate::config::UnixListen;
-use crate::transport::{Socket, unix};
+use crate::transport::{Socket, tcp, unix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// A silent client's connection is probed after this, ...
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// ... so often ...
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// ... and given up after so many probes without an answer: two minutes in all.
-const KEEPALIVE_PROBES: u32 = 4;
-/// What was sent and is not acknowledged by the other machine for so long ends the connection.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-
 /// A socket that listens.
 #[derive(Debug)]
 pub enum Listening {
@@ -96,7 +86,7 @@ impl Listening {
             Listening::Tcp(listener, _) => {
                 let (stream, address) = listener.accept()?;
                 // It fails when the client is gone already, which the first read will find out.
-                let _ = set_options(&stream);
+                let _ = tcp::set_options(&stream);
                 Ok((Socket::Tcp(stream), Some(address)))
             }
             Listening::Unix(listener, _) => Ok((Socket::Unix(listener.accept()?.0), None)),
@@ -117,17 +107,6 @@ impl Listening {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    // A batch is written in one piece; nothing that comes later could be worth waiting for.
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED.as_millis() as u32)?;
-    Ok(())
 }
 
 impl AsFd for Listening {

@@ -1,4 +1,4 @@
-//! What bytes come from and go to: TCP and UNIX sockets, and the pipes of a child process.
+//! What bytes come from and go to: TCP and UNIX sockets, TCP with TLS on it (`tls.rs`), and the pipes of a child process.
 //!
 //! Each has a reading half, which belongs to the connection's own thread and may block, and a writing half, which
 //! never blocks. On a socket both are the same descriptor: it stays blocking, and writes say that they will not wait.
@@ -7,15 +7,18 @@ mod acceptor;
 mod host_port;
 mod pipe;
 mod socket;
+pub mod tcp;
+mod tls;
 pub mod unix;
 
 pub use acceptor::Acceptor;
 pub use host_port::{BadHostPort, HostPort};
 pub use pipe::{PipeReader, PipeStop, PipeWriter, pipe_ends};
 pub use socket::{Socket, SocketReader};
+pub use tls::TlsSocket;
 
 use rustix::buffer::spare_capacity;
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -49,6 +52,16 @@ fn read_fd(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
+/// Appends bytes that are there to `buffer`, within its capacity.
+fn recv_now(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match recv(fd, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?.0),
+        }
+    }
+}
+
 /// The writing half.
 #[derive(Debug)]
 pub enum Sink {
@@ -59,8 +72,14 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Writes what the other side takes at once, perhaps only a part. Never blocks: `WouldBlock` if it takes nothing.
+    /// Writes what the other side takes at once, perhaps only a part. Never blocks: `WouldBlock` if it takes nothing. What was
+    /// not taken must come first the next time: some of it may be on its way already.
     pub fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Sink::Socket(socket) = self
+            && let Socket::Tls(tls) = &**socket
+        {
+            return tls.try_write(parts);
+        }
         loop {
             let written = match self {
                 Sink::Socket(socket) => {

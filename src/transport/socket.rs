@@ -1,10 +1,9 @@
-//! TCP and UNIX sockets, of clients and of handlers.
+//! TCP and UNIX sockets, of clients, of handlers and of other servers.
 
-use super::read_fd;
-use rustix::buffer::spare_capacity;
+use super::{TlsSocket, read_fd, recv_now};
+use crate::tls::Pin;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +18,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A UNIX socket, or one end of a socketpair.
     Unix(UnixStream),
+    /// TCP with TLS on it.
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
@@ -28,19 +29,36 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(how),
             Socket::Unix(stream) => stream.shutdown(how),
+            Socket::Tls(tls) => {
+                tls.shutdown(how);
+                Ok(())
+            }
         };
     }
 
-    /// Appends bytes that are there to `buffer`, within its capacity. 0 is the end of the input.
+    /// What the other side's key is known by, where TLS has proven that it has one.
+    pub fn peer_pin(&self) -> Option<Pin> {
+        match self {
+            Socket::Tls(tls) => tls.peer_pin(),
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+        }
+    }
+
+    /// Appends bytes that are there to `buffer`, within its capacity. 0 is the end of the input. With TLS, more may be there
+    /// than the descriptor tells of: whoever waits on that reads first until there is nothing.
     ///
     /// Errors: `WouldBlock` if there are none yet.
     pub fn try_read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
-            match recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result?.0),
-            }
+        match self {
+            Socket::Tls(tls) => tls.try_read(buffer),
+            Socket::Tcp(_) | Socket::Unix(_) => recv_now(self.as_fd(), buffer),
         }
+    }
+}
+
+impl From<TlsSocket> for Socket {
+    fn from(tls: TlsSocket) -> Socket {
+        Socket::Tls(Box::new(tls))
     }
 }
 
@@ -49,6 +67,7 @@ impl AsFd for Socket {
         match self {
             Socket::Tcp(stream) => stream.as_fd(),
             Socket::Unix(stream) => stream.as_fd(),
+            Socket::Tls(tls) => tls.as_fd(),
         }
     }
 }
@@ -73,6 +92,7 @@ impl SocketReader {
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         match &*self.socket {
             Socket::Tcp(stream) => stream.set_read_timeout(timeout)?,
+            Socket::Tls(tls) => tls.stream().set_read_timeout(timeout)?,
             // What does not fit is longer than anybody waits.
             Socket::Unix(_) => self.timeout = timeout.and_then(|timeout| timeout.try_into().ok()),
         }
@@ -81,10 +101,13 @@ impl SocketReader {
 
     /// Waits for bytes and appends them to `buffer`, within its capacity. 0 is the end of the input.
     ///
-    /// Errors: `WouldBlock` when the timeout is over.
+    /// Errors: `WouldBlock` when the timeout is over; with TLS also earlier, when something came of which nothing can be
+    /// given yet.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        if let Socket::Tcp(stream) = &*self.socket {
-            return read_fd(stream.as_fd(), buffer);
+        match &*self.socket {
+            Socket::Tcp(stream) => return read_fd(stream.as_fd(), buffer),
+            Socket::Tls(tls) => return tls.read(buffer),
+            Socket::Unix(_) => {}
         }
         // A thread that blocks in a read on a UNIX socket is also woken each time that the other side takes something
         // from it. A poll is not, which is worth the call: two switches of threads for each message and its answer.
@@ -125,6 +148,7 @@ mod tests {
         match socket {
             Socket::Tcp(stream) => (&*stream).write_all(bytes),
             Socket::Unix(stream) => (&*stream).write_all(bytes),
+            Socket::Tls(tls) => tls.write_all(bytes),
         }
         .expect("room for it");
     }

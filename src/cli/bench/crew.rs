@@ -89,7 +89,7 @@ impl Worker {
     fn log_in(&self, name: &str) -> Result<Client, Failure> {
         let mut tries = 1;
         loop {
-            let mut client = Client::connect(&self.plan.address, TIMEOUT)?;
+            let mut client = Client::connect_trusting(&self.plan.address, TIMEOUT, &self.plan.trust)?;
             match client.log_in(name, &self.password) {
                 Ok(()) => return Ok(client),
                 Err(LoginError::Refused(report)) if report.reason.as_deref() == Some("busy") && tries < TRIES => {

@@ -174,6 +174,11 @@ impl Load {
         (0..self.sessions.len()).for_each(|place| self.touch(place));
         let mut sending = true;
         let mut quiet_since = None;
+        // With TLS something may have come with the login of which no event tells.
+        for place in 0..self.sessions.len() {
+            let result = self.ready(place, false, false, shared);
+            self.check(place, result, shared);
+        }
         loop {
             let now = shared.now();
             let end = shared.end();

@@ -43,7 +43,11 @@ where --fan-out is not used), and accounts of the bench's own, all with the same
   bester bench --clients 10 --rate 5000 --size 1000 -s unix:state/bester.sock
 
 Who sends where:
-  -s, --server ADDRESS      tcp://HOST:PORT or unix:PATH (tcp://127.0.0.1:2223)
+  -s, --server ADDRESS      tcp://HOST:PORT, tls://HOST:PORT or unix:PATH
+                            (tcp://127.0.0.1:2223)
+      --pin PIN             with tls://, the server must have the key with this pin, which its
+                            operator knows from bester check. Without it, its certificate must be
+                            from an authority that this machine trusts
   -u, --user PREFIX         log in as PREFIX0, PREFIX1 and so on (bench)
       --users FILE          log in as the users in FILE, a name a line
       --password-file FILE  take the password of all of them from the first line of FILE
@@ -90,7 +94,7 @@ Exit codes:
   70  a message was lost, doubled, out of order, changed or failed
   74  writing failed
   75  the server is busy
-  77  wrong password, or not allowed
+  77  wrong password, another server than expected (--pin), or not allowed
 ";
 
 const STACK_BYTES: usize = 256 << 10;

@@ -4,7 +4,7 @@ use super::ledger::Ring;
 use super::message::{DATA_BYTES_MIN, SENDERS_MAX};
 use crate::cli::login::{self, Login, seconds};
 use crate::cli::{Failure, no_free_arguments};
-use crate::client::Address;
+use crate::client::{Address, Trust};
 use crate::name::{TypeName, Username};
 use crate::password::Password;
 use getopts::{Matches, Options};
@@ -42,6 +42,7 @@ pub(super) enum Pace {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
+    pub(super) trust: Trust,
     pub(super) kind: String,
     /// The user of each session; no two are the same.
     pub(super) names: Vec<String>,
@@ -112,6 +113,7 @@ impl Plan {
         let run = getrandom::u32().map_err(|error| Failure::unavailable(format_args!("the system gives no random number: {error}")))?;
         let plan = Plan {
             address: login.address.clone(),
+            trust: login.trust.clone(),
             kind,
             ring: Ring { clients, fan_out },
             pace,
