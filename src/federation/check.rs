@@ -127,7 +127,8 @@ fn greet(
         Ok(socket) => socket,
         Err(error @ TlsError::WrongPin(_)) => {
             steps.ok("TLS", "encrypted".to_owned());
-            let what = "if it has a new key, have its operator run bester peer show there, and run bester peer add here with what that prints";
+            let what =
+                "if it has a new key, have its operator run bester peer show there, and run bester peer add here with what that prints";
             return failed(steps, "pin", format!("{error}: {what}; if not, somebody else is at this address"));
         }
         Err(error) => return failed(steps, "TLS", format!("{error}: is this the port of network.tls there?")),

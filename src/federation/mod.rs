@@ -15,6 +15,8 @@ pub mod invitation;
 mod link;
 pub mod links;
 pub mod public;
+#[cfg(test)]
+mod simulation;
 mod single;
 mod wire;
 
