@@ -2,13 +2,15 @@
 
 use crate::admin::control::{self, Control};
 use crate::admin::reload::Reload;
-use crate::config::{self, Config, Limits};
+use crate::config::{self, Config, FederationMode, Limits};
 use crate::connection::allowance::Allowances;
 use crate::connection::client::Shared;
 use crate::connection::login::Login;
 use crate::dispatcher::inlet::{self, Inlet};
 use crate::dispatcher::run::{Inbound, Runner};
 use crate::dispatcher::{Dispatcher, Event, Settings, Window, Windows};
+use crate::federation::introduction::Introducer;
+use crate::federation::{Ours, links};
 use crate::gate::Incoming;
 use crate::handler::roster::{Failed, Roster, Surroundings, route_config};
 use crate::handler::watch::Watcher;
@@ -21,6 +23,7 @@ use crate::signals::Signals;
 use crate::store::mail::Told;
 use crate::store::{self, Database, Store, StoreError};
 use crate::sys;
+use crate::tls::{self, Identity, IdentityError, Paths, TlsError};
 use crate::transport::Acceptor;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
@@ -31,6 +34,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +57,10 @@ pub enum StartError {
     Store(StoreError),
     /// An address cannot be listened on.
     Listen(ListenError),
+    /// There is no certificate with its key for `network.tls`.
+    Identity(IdentityError),
+    /// The same, and `rustls` does not take it.
+    Tls(TlsError),
     /// Another server uses the state directory.
     Running(PathBuf),
     /// Something else, with what it was for.
@@ -70,6 +78,8 @@ impl StartError {
             {
                 77
             }
+            StartError::Identity(error) => error.exit_code(),
+            StartError::Tls(_) => 78,
             StartError::Listen(_) | StartError::Running(_) | StartError::Io(..) => 69,
         }
     }
@@ -86,6 +96,8 @@ impl fmt::Display for StartError {
             }
             StartError::Store(error) => f.write_str(&error.with_causes()),
             StartError::Listen(error) => fmt::Display::fmt(error, f),
+            StartError::Identity(error) => write!(f, "network.tls: {error}"),
+            StartError::Tls(error) => write!(f, "network.tls: {error}"),
             StartError::Running(directory) => {
                 write!(f, "another server uses {}: stop it, or give this one a server.stateDirectory of its own", directory.display())
             }
@@ -130,22 +142,6 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-#[derive(Debug)]
-struct Nobody;
-impl crate::connection::server::Introduction for Nobody {
-    fn join(
-        &self,
-        _: [u8; 32],
-        _: crate::name::ServerName,
-        _: Vec<crate::transport::HostPort>,
-        _: crate::tls::Pin,
-    ) -> Result<String, (crate::protocol::reason::Reason, String)> {
-        Err((crate::protocol::reason::Reason::Forbidden, "no".into()))
-    }
-    fn dial_back(&self, _: &str) -> Result<String, (crate::protocol::reason::Reason, String)> {
-        Err((crate::protocol::reason::Reason::Forbidden, "no".into()))
-    }
-}
 /// Everything that runs.
 struct Server {
     drain: Duration,
@@ -157,6 +153,8 @@ struct Server {
     roster: Arc<Roster>,
     reload: Arc<Reload>,
     watcher: Watcher,
+    /// The links to other servers, unless there may be none.
+    linked: Option<(Arc<links::Links>, links::Listening)>,
     /// To be joined in this order, once nobody speaks to them any longer.
     dispatcher: JoinHandle<()>,
     flusher: JoinHandle<()>,
@@ -182,7 +180,8 @@ impl Server {
         let lock = lock_state_directory(&config.server.state_directory)?;
         let database = Database::open(&config.database).map_err(StartError::Store)?;
         database.check().map_err(StartError::Store)?;
-        let listening = listen(&config.network)?;
+        let identity = identity(config)?;
+        let listening = listen(&config.network, identity.as_ref())?;
         let settings = settings(config, &listening)?;
 
         let (inbound, inbox) = inlet::channel(INBOUND_MAX);
@@ -203,7 +202,7 @@ impl Server {
         let incoming = Incoming::new(config.limits.incoming_bytes_total);
         let outgoing = Total::new(config.limits.outgoing_bytes_total);
         let conns = ConnIds::default();
-        let (link_peers, _new_peers) = crossbeam_channel::bounded(1);
+        let (link_peers, met) = links::met();
         let runner =
             Runner { dispatcher, inbox, flusher, incoming: incoming.clone(), store: store.clone(), drained: told_drained, link_peers };
         let dispatching = crate::thread::spawn("dispatcher", STACK_BYTES, move || runner.run()).map_err(io_error("dispatcher thread"))?;
@@ -215,8 +214,27 @@ impl Server {
             outgoing: Arc::clone(&outgoing),
         };
         let roster = Roster::start(&config.handlers, surroundings).map_err(|Failed { what, error }| StartError::Io(what, error))?;
-        let watcher = Watcher::start(Arc::clone(&roster)).map_err(io_error("watcher thread"))?;
-        let reload = Arc::new(Reload::new(config.clone()));
+        let watched = identity.clone();
+        let look = move || watched.iter().for_each(|identity| identity.look());
+        let watcher = Watcher::start(Arc::clone(&roster), look).map_err(io_error("watcher thread"))?;
+        let plain_peers: Arc<AtomicBool> = Arc::default();
+        let about = links::Surroundings {
+            ours: ours(config, identity.clone(), &listening),
+            store: store.clone(),
+            inbound: inbound.clone(),
+            open: config.federation.mode == FederationMode::Open,
+            plain_peers: Arc::clone(&plain_peers),
+        };
+        if about.open {
+            warn!("federation.mode is open: servers of which nothing is known may send messages to types that are federated");
+        }
+        let linked = match config.federation.mode {
+            FederationMode::Off => None,
+            FederationMode::Peers | FederationMode::Open => {
+                Some(links::Links::start(about, met).map_err(io_error("links to other servers"))?)
+            }
+        };
+        let reload = Arc::new(Reload::new(config.clone(), identity));
         let control = Control {
             store: store.clone(),
             inbound: inbound.clone(),
@@ -224,25 +242,23 @@ impl Server {
             outgoing: Arc::clone(&outgoing),
             roster: Arc::clone(&roster),
             reload: Arc::clone(&reload),
+            links: linked.as_ref().map(|(links, _)| Arc::clone(links)),
         };
         let control = control::start(&config.server.state_directory, control)
             .map_err(io_error(config.server.state_directory.join(control::SOCKET).display().to_string()))?;
 
+        let introduction = Introducer {
+            own: config.server.name.clone(),
+            store: store.clone(),
+            links: linked.as_ref().map(|(links, _)| Arc::clone(links)),
+        };
         let login = Login::new(store, config.limits.hashing_at_once, config.accounts.clone());
         let limits = config.limits.clone();
         let server_allowances = Allowances::new(limits.peer_messages_per_second, limits.peer_message_burst);
-        let shared = Shared {
-            inbound: inbound.clone(),
-            limits,
-            login,
-            incoming,
-            outgoing,
-            server_allowances,
-            plain_peers: Arc::default(),
-            introduction: Arc::new(Nobody),
-        };
+        let introduction = Arc::new(introduction);
+        let clients = Shared { inbound: inbound.clone(), limits, login, incoming, outgoing, server_allowances, plain_peers, introduction };
         let admission = Admission::new(config.limits.connections, config.limits.connections_per_source);
-        let accepting = Accepting { clients: shared.into(), admission: admission.clone(), conns };
+        let accepting = Accepting { clients: clients.into(), admission: admission.clone(), conns };
         let mut listeners = Vec::new();
         for socket in listening {
             info!("listening on {socket}");
@@ -260,6 +276,7 @@ impl Server {
             roster,
             reload,
             watcher,
+            linked,
             dispatcher: dispatching,
             flusher: flushing,
             storage,
@@ -284,6 +301,9 @@ impl Server {
         if wait_for_clients(&self.admission, deadline.min(Instant::now() + FLUSH_WITHIN), hurry) {
             deadline = Instant::now();
         }
+        let (links, listening) = self.linked.unzip();
+        // What they did not send lies in the outboxes.
+        links.iter().for_each(|links| links.stop(deadline));
         self.roster.stop(deadline, hurry);
         // It may have been replacing a handler, which is over by now.
         self.watcher.stop();
@@ -291,6 +311,8 @@ impl Server {
         drop(self.inbound);
         // Their panics are in the log.
         let _ = self.dispatcher.join();
+        // It has heard the last of new peers.
+        listening.into_iter().for_each(links::Listening::join);
         let _ = self.flusher.join();
         self.storage.finish();
     }
@@ -307,10 +329,43 @@ fn wait_for_clients(admission: &Admission, deadline: Instant, hurry: &Receiver<(
     false
 }
 
-fn listen(network: &config::Network) -> Result<Vec<Listening>, StartError> {
+/// Who we are to other servers.
+fn ours(config: &Config, identity: Option<Arc<tls::Shared>>, listening: &[Listening]) -> Ours {
+    let state = config.server.state_directory.clone();
+    // Without a listener for TLS, there is a key as soon as a command that needs one has made it.
+    let current = move || match &identity {
+        Some(identity) => Some(identity.identity()),
+        None => Identity::look_for_own(&state).and_then(Result::ok).map(Arc::new),
+    };
+    Ours {
+        name: config.server.name.clone(),
+        identity: Arc::new(current),
+        limits: config.limits.clone(),
+        listening: listening.iter().filter_map(Listening::address).collect(),
+    }
+}
+
+/// Who we are on `network.tls`, if we listen there.
+fn identity(config: &Config) -> Result<Option<Arc<tls::Shared>>, StartError> {
+    let Some(listen) = &config.network.tls else { return Ok(None) };
+    let state = &config.server.state_directory;
+    let (identity, paths) = match &listen.files {
+        Some(files) => {
+            let paths = Paths { certificate: files.certificate.clone(), key: files.key.clone() };
+            (Identity::load(&paths).map_err(StartError::Identity)?, paths)
+        }
+        None => (Identity::own(state, &config.server.name).map_err(StartError::Identity)?, Paths::own(state)),
+    };
+    info!("the key in {} has the pin {}", paths.key.display(), identity.pin());
+    let shared = tls::Shared::new(identity, paths).map_err(StartError::Tls)?;
+    Ok(Some(Arc::new(shared)))
+}
+
+fn listen(network: &config::Network, identity: Option<&Arc<tls::Shared>>) -> Result<Vec<Listening>, StartError> {
     let tcp = [network.tcp4, network.tcp6].into_iter().flatten().map(Listening::tcp);
+    let tls = network.tls.iter().zip(identity).map(|(listen, identity)| Listening::tls(listen.address, Arc::clone(identity)));
     let unix = network.unix.iter().map(Listening::unix);
-    tcp.chain(unix).collect::<Result<_, _>>().map_err(StartError::Listen)
+    tcp.chain(tls).chain(unix).collect::<Result<_, _>>().map_err(StartError::Listen)
 }
 
 fn settings(config: &Config, listening: &[Listening]) -> Result<Settings, StartError> {

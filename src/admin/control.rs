@@ -8,9 +8,10 @@ use crate::connection::informer::{self, Asked};
 use crate::dispatcher::inlet::Inlet;
 use crate::dispatcher::run::Inbound;
 use crate::dispatcher::{Asker, Event};
+use crate::federation::links::Links;
 use crate::frame::Frame;
 use crate::handler::roster::Roster;
-use crate::name::{ConnId, ConnIds, Username};
+use crate::name::{ConnId, ConnIds, ServerName, Username};
 use crate::outlet::Total;
 use crate::protocol;
 use crate::protocol::informer::Question;
@@ -51,6 +52,8 @@ pub struct Control {
     pub roster: Arc<Roster>,
     /// The configuration.
     pub reload: Arc<Reload>,
+    /// The links to other servers, unless there may be none.
+    pub links: Option<Arc<Links>>,
 }
 
 /// Listens in the state directory.
@@ -91,10 +94,13 @@ impl Control {
             "accountsChanged" => self.accounts_changed(&question).map(|()| Value::Null),
             "mailboxChanged" => self.mailbox_changed(&question).map(|()| Value::Null),
             "restartHandler" => self.restart_handler(&question).map(|()| Value::Null),
+            "peers" => Ok(self.links.as_ref().map_or_else(|| Value::Array(Vec::new()), |links| links.status())),
+            "peersChanged" => self.peers_changed().map(|()| Value::Null),
+            "retryPeer" => self.retry_peer(&question).map(|()| Value::Null),
             "reload" => self.reload.reload(&self.roster),
             "reloadDryRun" => self.reload.dry_run(&self.roster),
-            _ => Err("there is no such command; there are status, handlers, accountsChanged, mailboxChanged, restartHandler, reload and \
-                      reloadDryRun"
+            _ => Err("there is no such command; there are status, handlers, peers, accountsChanged, mailboxChanged, peersChanged, \
+                      retryPeer, restartHandler, reload and reloadDryRun"
                 .into()),
         };
         Ok(Asked::Here(match answer {
@@ -126,6 +132,20 @@ impl Control {
         let user = Username::new(protocol::informer::text(data)?.as_str()).map_err(|error| error.to_string())?;
         info!("the mailbox of {user} has changed");
         self.inbound.send(Inbound::One(Event::MailboxChanged(user))).map_err(|_| "the server is stopping".to_owned())
+    }
+
+    /// Has links to other servers started and ended as the database says now.
+    fn peers_changed(&self) -> Result<(), String> {
+        info!("peers changed: looked at");
+        self.links.as_ref().map_or(Ok(()), |links| links.refresh())
+    }
+
+    /// Has what waits for another server tried now.
+    fn retry_peer(&self, question: &Question) -> Result<(), String> {
+        let data = question.data.as_ref().ok_or("command.data is missing: retryPeer takes the name of a server")?;
+        let name = ServerName::new(protocol::informer::text(data)?.as_str()).map_err(|error| error.to_string())?;
+        let links = self.links.as_ref().ok_or("there are no links to other servers (federation.mode is off)")?;
+        links.retry(&name)
     }
 
     fn restart_handler(&self, question: &Question) -> Result<(), String> {

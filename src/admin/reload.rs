@@ -2,32 +2,41 @@
 
 use crate::config::{self, Config};
 use crate::handler::roster::Roster;
+use crate::tls::{self, Turn};
 use log::{info, warn};
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the server was started with. The handlers have changed since; the roster knows what is in force.
 #[derive(Debug)]
 pub struct Reload {
     started: Mutex<Config>,
+    /// Who we are on `network.tls`.
+    identity: Option<Arc<tls::Shared>>,
 }
 
 impl Reload {
-    /// For a server that was started with this.
-    pub fn new(config: Config) -> Reload {
-        Reload { started: Mutex::new(config) }
+    /// For a server that was started with this, and with `identity` on `network.tls`.
+    pub fn new(config: Config, identity: Option<Arc<tls::Shared>>) -> Reload {
+        Reload { started: Mutex::new(config), identity }
     }
 
     /// Reads the file again and applies what changed. Gives each key that changed, in the order of the file's blocks,
     /// and what was done about it.
     ///
     /// # Errors
-    /// The file, or what it names, has mistakes: all of them, and nothing is changed.
+    /// The file, or what it names (certificate and key too), has mistakes: all of them, and nothing is changed.
     pub fn reload(&self, roster: &Roster) -> Result<Value, String> {
         // One at a time, also while handlers are replaced.
         let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let next = read(&started).inspect_err(|mistakes| warn!("the configuration is not reloaded: {mistakes}"))?;
+        // Before anything is applied, for it may be of no use.
+        let turn = self.identity.as_ref().map_or(Ok(Turn::Same), |identity| identity.reload());
+        let turn = turn.map_err(|why| why.to_string()).inspect_err(|why| warn!("the configuration is not reloaded: {why}"))?;
         let mut changes: Vec<Value> = Vec::new();
+        if turn == Turn::Changed {
+            changes.push(change("network.tls", "certificate and key read again"));
+        }
         for key in config::fixed_changes(&started, &next) {
             changes.push(change(&key, "needs a restart of the server"));
         }
@@ -51,9 +60,11 @@ impl Reload {
         let next = read(&started)?;
         let fixed = config::fixed_changes(&started, &next);
         let fixed = fixed.iter().map(|key| change(key, "would need a restart of the server"));
+        let identity = self.identity.iter().filter(|identity| identity.has_changed());
+        let identity = identity.map(|_| change("network.tls", "certificate and key would be read again"));
         let handlers = config::handler_changes(&roster.configured(), &next.handlers);
         let handlers = handlers.iter().map(|(kind, done)| change(&format!("handlers.typeMap.{kind}"), done));
-        Ok(fixed.chain(handlers).collect())
+        Ok(identity.chain(fixed).chain(handlers).collect())
     }
 }
 

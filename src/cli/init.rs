@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::name::Username;
 use crate::password;
 use crate::store::Database;
+use crate::tls::{Identity, Pin};
 use getopts::Options;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +17,9 @@ pub const HELP: &str = "\
 Usage: bester init DIR [--user NAME]
 
 Makes a directory with all that a server needs: a configuration (DIR/bester.conf), the database of
-accounts and mailboxes (DIR/state/bester.db) and sample handlers (DIR/handlers). Nothing that is
-there already is changed.
+accounts and mailboxes (DIR/state/bester.db), a key and a certificate for TLS (DIR/state/server.key
+and server.crt) and sample handlers (DIR/handlers). Nothing that is there already is changed. The
+pin of the key is printed: clients and other servers know this server by it.
 
 Options:
   -u, --user NAME   make a first account; asks for its password, or takes the first line of
@@ -67,7 +69,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         password.check_new(crate::config::Accounts::PASSWORD_MINIMUM).map_err(Failure::data)?;
     }
     let directory = Path::new(directory);
-    let database = write_directory(directory)?;
+    let (database, pin) = write_directory(directory)?;
     let config_file = directory.join(CONFIG_FILE);
     let config_file = config_file.display();
     if let (Some(name), Some(password)) = (&name, password) {
@@ -78,12 +80,13 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         Some(name) => warn(format_args!("{name} can log in")),
         None => warn(format_args!("nobody can log in yet; this makes an account: bester user add NAME -c {config_file}")),
     }
+    warn(format_args!("clients with TLS know this server by its pin: --pin {pin}"));
     warn(format_args!("this runs the server: bester serve -c {config_file}"));
     Ok(())
 }
 
-/// Writes everything and opens the new database.
-pub(super) fn write_directory(directory: &Path) -> Result<Database, Failure> {
+/// Writes everything; gives the new database, open, and the pin of the new key.
+pub(super) fn write_directory(directory: &Path) -> Result<(Database, Pin), Failure> {
     if let Some((taken, ..)) = FILES.iter().find(|(file, ..)| directory.join(file).symlink_metadata().is_ok()) {
         let taken = directory.join(taken);
         return Err(Failure { code: 73, message: format!("{} is there already; nothing was changed", taken.display()) });
@@ -93,7 +96,10 @@ pub(super) fn write_directory(directory: &Path) -> Result<Database, Failure> {
         write_file(&path, *program, text).map_err(|error| cannot_write(&path, &error))?;
     }
     let config = Config::load(&directory.join(CONFIG_FILE)).map_err(Failure::configuration)?;
-    Ok(Database::open(&config.database)?)
+    let database = Database::open(&config.database)?;
+    let identity = Identity::own(&config.server.state_directory, &config.server.name);
+    let identity = identity.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })?;
+    Ok((database, identity.pin()))
 }
 
 /// Makes an account in a database that `bester init` or `bester demo` has just made.

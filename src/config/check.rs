@@ -5,6 +5,7 @@
 use super::block::find_program;
 use super::problem::{Flaw, Problem};
 use super::{Config, Handler, HandlerTransport, Identity, NoIdentity, Program, Registration, Resources};
+use crate::tls::IdentityFlaw;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{Resource, getegid, geteuid, getrlimit};
 use std::ffi::{OsStr, OsString};
@@ -26,6 +27,7 @@ pub(super) fn problems_for(config: &Config, ours: (u32, u32)) -> Vec<Problem> {
     check.listeners(config);
     check.state_directory();
     check.database(&config.database);
+    check.identity_on_tls(config);
     if let Registration::Token(path) = &config.accounts.registration {
         check.token(path);
     }
@@ -115,6 +117,30 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    /// A certificate and its key, if they are there: the server makes what it has of its own.
+    fn identity_on_tls(&mut self, config: &Config) {
+        let Some(listen) = &config.network.tls else { return };
+        let Some(Err(error)) = super::plan::identity_on_tls(config) else { return };
+        let is_certificate = listen.files.as_ref().is_some_and(|files| files.certificate == error.path);
+        let key = match &listen.files {
+            None => "network.tls",
+            Some(_) if is_certificate => "network.tls.certificate",
+            Some(_) => "network.tls.key",
+        };
+        let remedy = error.remedy().unwrap_or_else(|| "correct it, or leave both out of network.tls: the server makes its own".to_owned());
+        let flaw = match error.flaw {
+            IdentityFlaw::Io(why) => match why.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Flaw::Missing,
+                ErrorKind::PermissionDenied => Flaw::NotReadable,
+                kind => Flaw::Unreachable(kind),
+            },
+            IdentityFlaw::Foreign { owner, us } => Flaw::Owner { owner, ours: us },
+            IdentityFlaw::Exposed(mode) => Flaw::OpenToOthers(mode),
+            other => Flaw::Unusable(other.to_string()),
+        };
+        self.add(key, &error.path, flaw, remedy);
     }
 
     fn token(&mut self, path: &Path) {

@@ -1,10 +1,14 @@
 //! What a server would do with a [`Config`], in words, and whether the machine is large enough for its limits.
 
 use super::limits::{Limit, TABLE};
-use super::{Config, FederationMode, Framing, Handler, HandlerTransport, Identity, Limits, Offline, Program, Registration, Resources};
+use super::{
+    Config, FederationMode, Framing, Handler, HandlerTransport, Identity, Limits, Offline, Program, Registration, Resources, TlsFiles,
+};
+use crate::tls;
 use rustix::process::{Resource, geteuid, getrlimit};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// What a server would open and start, and every limit. It ends in a line break.
 pub fn plan(config: &Config) -> String {
@@ -65,8 +69,22 @@ fn listeners(config: &Config, out: &mut String) -> fmt::Result {
             Some(files) => writeln!(out, "        certificate {}, key {}", files.certificate.display(), files.key.display())?,
             None => writeln!(out, "        its own certificate and key, in the state directory")?,
         }
+        // What is wrong with them is a problem, and told as such.
+        if let Some(Ok(identity)) = identity_on_tls(config) {
+            writeln!(out, "        its pin is {}", identity.pin())?;
+        }
     }
     Ok(())
+}
+
+/// Who the server is on `network.tls`; `None` if that is still to be made.
+pub(super) fn identity_on_tls(config: &Config) -> Option<Result<tls::Identity, tls::IdentityError>> {
+    match &config.network.tls.as_ref()?.files {
+        Some(TlsFiles { certificate, key }) => {
+            Some(tls::Identity::load(&tls::Paths { certificate: certificate.clone(), key: key.clone() }))
+        }
+        None => tls::Identity::look_for_own(&config.server.state_directory),
+    }
 }
 
 fn federation(config: &Config, out: &mut String) -> fmt::Result {
@@ -191,6 +209,11 @@ pub enum Warning {
         /// The hard limit, to which the server raises its own.
         limit: u64,
     },
+    /// A certificate is valid only later or no longer.
+    OutOfDate {
+        /// Its file.
+        path: PathBuf,
+    },
     /// Processes are bounded for the server's own user.
     Processes {
         /// The key.
@@ -211,6 +234,12 @@ impl fmt::Display for Warning {
                 "limits.connections: this many may need {needed} descriptors, and the hard limit is {limit}; \
                  lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
             ),
+            Warning::OutOfDate { path } => write!(
+                f,
+                "network.tls.certificate: {} is out of date (or the clock of this machine is wrong); who goes by authorities \
+                 does not connect, and who goes by the pin of its key does",
+                path.display()
+            ),
             Warning::Processes { key } => write!(
                 f,
                 "{key}: all that runs as the handler's user counts, the threads of the server too as it is the same user, and \
@@ -225,6 +254,13 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     let maps = maps.and_then(|text| text.trim().parse().ok());
     let mut warnings = too_large(config, maps, getrlimit(Resource::Nofile).maximum);
+    // What the server makes for itself is good for longer than anybody cares.
+    if let Some(files) = config.network.tls.as_ref().and_then(|tls| tls.files.as_ref())
+        && let Some(Ok(identity)) = identity_on_tls(config)
+        && identity.is_out_of_date()
+    {
+        warnings.push(Warning::OutOfDate { path: files.certificate.clone() });
+    }
     for (name, handler) in &config.handlers {
         let Some(program) = handler.program.as_ref().filter(|program| program.resources.processes.is_some()) else { continue };
         let uid = Identity::of(program).map(|identity| identity.map(|identity| identity.uid));

@@ -47,6 +47,8 @@ pub enum Flaw {
     NotReadable,
     /// It has nothing in it.
     Empty,
+    /// What is in it is of no use, in these words.
+    Unusable(String),
     /// The machine has no such address.
     NoAddress,
     /// There is no such user or group in this file.
@@ -82,7 +84,7 @@ impl Problem {
             | Flaw::Beyond(_)
             | Flaw::Unreachable(ErrorKind::PermissionDenied) => 77,
             Flaw::Unreachable(_) => 69,
-            Flaw::NotA(_) | Flaw::InTheWay | Flaw::Empty | Flaw::Unknown(_) | Flaw::NoGroup => 78,
+            Flaw::NotA(_) | Flaw::InTheWay | Flaw::Empty | Flaw::Unusable(_) | Flaw::Unknown(_) | Flaw::NoGroup => 78,
         }
     }
 }
@@ -115,6 +117,7 @@ impl fmt::Display for Flaw {
             Flaw::NotWritable => f.write_str("may not be written"),
             Flaw::NotReadable => f.write_str("may not be read"),
             Flaw::Empty => f.write_str("is empty"),
+            Flaw::Unusable(words) => f.write_str(words),
             Flaw::NoAddress => f.write_str("is not an address of this machine"),
             Flaw::Unknown(file) => write!(f, "is not in {file}"),
             Flaw::NoGroup => f.write_str("is not in /etc/passwd, so that nothing says which group goes with it"),

@@ -20,7 +20,7 @@ use crate::outlet::{Bounds, Outlet, Total};
 use crate::transport::{Sink, Socket, SocketReader};
 use log::{debug, info};
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -70,9 +70,14 @@ impl Shared {
     }
 }
 
-/// Serves one client until it is gone. `proof` is what is known of it before it says anything, `accepted` is when it connected, `from` is for the log.
-pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, proof: Proof, accepted: Instant, from: &str) {
-    debug!("{conn} from {from}");
+/// Serves one client, or one other server, until it is gone. `address` is where it connected from, and `accepted` is when; `from`
+/// is for the log.
+pub fn serve(shared: &Arc<Shared>, conn: ConnId, socket: Socket, address: Option<IpAddr>, accepted: Instant, from: &str) {
+    let proof = Proof { key: socket.peer_pin(), address, plain: !matches!(socket, Socket::Tls(_)) };
+    match proof.key {
+        Some(pin) => debug!("{conn} from {from}, with the key {pin}"),
+        None => debug!("{conn} from {from}"),
+    }
     let socket = Arc::new(socket);
     let limits = &shared.limits;
     let gate = Arc::new(Gate::new(limits.in_flight));
@@ -177,6 +182,8 @@ impl Client<'_> {
                     }
                 }
                 Ok(None) => break,
+                // Words would be as strange to it as its own are here.
+                Err(error) if self.session.is_stranger() && is_tls(error.frame_bytes) => return Some(End::Broken(CloseReason::Tls)),
                 Err(error) => {
                     self.session.too_large(&error);
                     return Some(End::Session);
@@ -302,10 +309,17 @@ impl Client<'_> {
             }
             buffer.clear();
             match self.reader.read(&mut buffer) {
+                // The time is not over yet, or the look at it ends the loop.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => discarded += bytes,
             }
         }
         self.socket.shutdown(Shutdown::Both);
     }
+}
+
+/// Whether a length is none, but the beginning of a TLS handshake: the kind of the record, and a version from 3.1 on.
+fn is_tls(length: usize) -> bool {
+    matches!(length.to_le_bytes(), [0x16, 3, 1..=4, ..])
 }

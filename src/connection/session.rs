@@ -100,6 +100,10 @@ impl Session {
         }
     }
 
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.stage, Stage::Stranger)
+    }
+
     pub(super) fn login_deadline(&self) -> Option<Instant> {
         self.login_deadline
     }

@@ -17,6 +17,7 @@ use log::{error, info, warn};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,6 +36,8 @@ pub struct Surroundings {
     pub inbound: Inlet,
     /// Whether servers are sent to of which nothing is known (`federation.mode` `open`).
     pub open: bool,
+    /// Set if there are peers that are known by their address alone.
+    pub plain_peers: Arc<AtomicBool>,
 }
 
 /// All links. With `federation.mode` `off` there is none of this.
@@ -124,6 +127,8 @@ impl Links {
                 }
             }
         }
+        let plain = peers.iter().any(|peer| peer.verify == Verify::Nothing);
+        self.surroundings.plain_peers.store(plain, Ordering::Relaxed);
         self.tell(Inbound::One(Event::PeersChanged(peers)));
         Ok(())
     }

@@ -11,6 +11,9 @@
 mod bell;
 pub mod check;
 pub mod courier;
+#[cfg(test)]
+mod fake;
+pub mod introduction;
 pub mod invitation;
 mod link;
 pub mod links;

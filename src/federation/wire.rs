@@ -127,7 +127,7 @@ fn give_up(deadline: Instant, bell: &Bell) -> io::Result<()> {
 pub(super) fn secure(stream: TcpStream, host: &str, pins: &[Pin], ours: &Ours, deadline: Instant) -> Result<Socket, TlsError> {
     let identity = (ours.identity)();
     let config = tls::client_config(&Trust::Pins(pins.to_vec()), identity.as_deref())?;
-    TlsSocket::connect(stream, &config, host, deadline).map(|socket| Socket::Tls(Box::new(socket)))
+    TlsSocket::connect(stream, &config, host, deadline).map(Socket::from)
 }
 
 /// Connects to a peer that proves who it is, and greets it. All its addresses are tried in turn.

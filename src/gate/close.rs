@@ -23,6 +23,8 @@ pub enum CloseReason {
     Unacknowledged,
     /// A frame was not complete in time.
     FrameTimeout,
+    /// It began to speak TLS where none is spoken.
+    Tls,
     /// The connection broke.
     Broken,
 }
@@ -30,7 +32,7 @@ pub enum CloseReason {
 impl CloseReason {
     /// Whether what was written before must still get through: if not, it ends at once.
     pub fn is_polite(self) -> bool {
-        !matches!(self, CloseReason::TooSlow | CloseReason::Broken | CloseReason::FrameTimeout)
+        !matches!(self, CloseReason::TooSlow | CloseReason::Broken | CloseReason::FrameTimeout | CloseReason::Tls)
     }
 }
 
@@ -46,6 +48,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Stopping => "the server is stopping",
             CloseReason::Unacknowledged => "it acknowledged nothing in time (limits.ackSeconds)",
             CloseReason::FrameTimeout => "a frame was not complete in time (limits.frameSeconds)",
+            CloseReason::Tls => "it speaks TLS on a port without it: the one of network.tls is for that",
             CloseReason::Broken => "the connection broke",
         })
     }

@@ -1,4 +1,5 @@
-//! The thread that replaces handlers with `"watch": true` when a file of their program changes.
+//! The thread that replaces handlers with `"watch": true` when a file of their program changes, and calls others who look
+//! at files of theirs.
 //!
 //! Spawned by `server.rs`; owns what it saw of the files the last time; looks at them every second; ends with
 //! [`Watcher::stop`].
@@ -28,10 +29,10 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Begins to watch.
-    pub fn start(roster: Arc<Roster>) -> io::Result<Watcher> {
+    /// Begins to watch; `look` is called every second, and must not wait.
+    pub fn start(roster: Arc<Roster>, look: impl Fn() + Send + 'static) -> io::Result<Watcher> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let thread = crate::thread::spawn("watcher", STACK_BYTES, move || watch(&roster, &stopped))?;
+        let thread = crate::thread::spawn("watcher", STACK_BYTES, move || watch(&roster, &look, &stopped))?;
         Ok(Watcher { stop, thread })
     }
 
@@ -42,9 +43,10 @@ impl Watcher {
     }
 }
 
-fn watch(roster: &Roster, stopped: &Receiver<()>) {
+fn watch(roster: &Roster, look: &dyn Fn(), stopped: &Receiver<()>) {
     let mut seen = BTreeMap::new();
     while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        look();
         let watched = roster.watched();
         seen.retain(|kind, _| watched.iter().any(|(watched, _)| watched == kind));
         for (kind, files) in watched {

@@ -2,15 +2,15 @@
 //!
 //! Spawned by `server.rs`; each thread owns nothing but a look at its listening socket; waits in `accept`; ends when
 //! the socket is shut down. A connection that cannot be served, for want of a place, a descriptor or a thread, is
-//! refused with a report, and nothing else suffers.
+//! refused with a report, and nothing else suffers. A TLS handshake is done by the connection's own thread (`handshake.rs`).
 
 pub mod admission;
+mod handshake;
 mod socket;
 
 pub use socket::{ListenError, Listening};
 
 use crate::connection::client::{self, Shared};
-use crate::dispatcher::Proof;
 use crate::logging::Quota;
 use crate::name::{BUILTIN, ConnIds};
 use crate::outlet::{Bounds, Outlet, Total};
@@ -18,10 +18,11 @@ use crate::protocol::reason::Reason;
 use crate::protocol::report::{self, Id};
 use crate::transport::{Sink, Socket};
 use admission::Admission;
+use handshake::Doorman;
 use log::{error, warn};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -70,13 +71,14 @@ impl Listener {
 }
 
 fn accept(listening: &Listening, accepting: &Accepting) {
-    let mut refused = Refusing::new();
+    let mut refused = Refusing::new(listening.identity().is_some());
+    let doorman = listening.identity().map(|shared| Arc::new(Doorman::new(Arc::clone(shared), accepting.clients.limits.tls)));
     let mut pause = PAUSE_MIN;
     loop {
         match listening.accept() {
             Ok((socket, address)) => {
                 pause = PAUSE_MIN;
-                serve(listening, socket, address, accepting, &mut refused);
+                serve(listening, doorman.as_ref(), (socket, address), accepting, &mut refused);
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return, // shut down
             // The client was gone before it was accepted.
@@ -91,7 +93,13 @@ fn accept(listening: &Listening, accepting: &Accepting) {
     }
 }
 
-fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, accepting: &Accepting, refused: &mut Refusing) {
+fn serve(
+    listening: &Listening,
+    doorman: Option<&Arc<Doorman>>,
+    (socket, address): (Socket, Option<SocketAddr>),
+    accepting: &Accepting,
+    refused: &mut Refusing,
+) {
     let accepted = Instant::now();
     let place = match accepting.admission.admit(address.map(|address| address.ip())) {
         Ok(place) => place,
@@ -102,16 +110,21 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
     };
     let conn = accepting.conns.next();
     let from = address.map_or_else(|| listening.to_string(), |address| address.to_string());
-    let clients = Arc::clone(&accepting.clients);
-    let proof = Proof { key: None, address: address.map(|address| address.ip()), plain: true };
+    let (clients, doorman) = (Arc::clone(&accepting.clients), doorman.cloned());
     // The thread takes the socket only once it runs: if there is none, the socket is still here to be told so.
     let handed = Arc::new(Mutex::new(Some(socket)));
     let theirs = Arc::clone(&handed);
     let take = |handed: &Mutex<Option<Socket>>| handed.lock().ok().and_then(|mut socket| socket.take());
     let body = move || {
         let _place = place;
-        if let Some(socket) = take(&theirs) {
-            client::serve(&clients, conn, socket, proof, accepted, &from);
+        let socket = take(&theirs);
+        let let_in = |socket| match &doorman {
+            Some(doorman) => doorman.let_in(socket, accepted, &from),
+            None => Some(socket),
+        };
+        if let Some(socket) = socket.and_then(let_in) {
+            let address = address.map(|address| address.ip());
+            client::serve(&clients, conn, socket, address, accepted, &from);
         }
     };
     if let Err(error) = crate::thread::spawn(format!("client {}", conn.0), client::STACK_BYTES, body) {
@@ -124,6 +137,8 @@ fn serve(listening: &Listening, socket: Socket, address: Option<SocketAddr>, acc
 
 /// Says no.
 struct Refusing {
+    /// Whether there is nobody yet whom words could reach: there was no handshake.
+    with_tls: bool,
     kept: VecDeque<Arc<Socket>>,
     /// Given up for a moment when there is no other descriptor, to accept a connection and tell it so.
     spare: Option<File>,
@@ -133,9 +148,9 @@ struct Refusing {
 }
 
 impl Refusing {
-    fn new() -> Refusing {
+    fn new(with_tls: bool) -> Refusing {
         let spare = File::open("/dev/null").ok();
-        Refusing { kept: VecDeque::new(), spare, total: Total::new(usize::MAX), quota: Quota::default() }
+        Refusing { with_tls, kept: VecDeque::new(), spare, total: Total::new(usize::MAX), quota: Quota::default() }
     }
 
     /// Logs a refusal. Whoever connects must not be able to fill the log.
@@ -147,9 +162,14 @@ impl Refusing {
     fn refuse(&mut self, socket: Socket, words: &str) {
         let socket = Arc::new(socket);
         let bounds = Bounds { bytes: 0, frames: 1 };
-        let outlet = Outlet::new(Sink::Socket(Arc::clone(&socket)), bounds, Arc::clone(&self.total));
+        let sink = Sink::Socket(Arc::clone(&socket));
         // A new socket takes a report at once; one that does not is not worth more trouble.
-        outlet.send(&[report::bad(BUILTIN, Some(&Id::AuthSpecial), Reason::Busy, words)]);
+        if self.with_tls {
+            let _ = sink.try_write(&[IoSlice::new(&handshake::NOT_NOW)]);
+        } else {
+            let outlet = Outlet::new(sink, bounds, Arc::clone(&self.total));
+            outlet.send(&[report::bad(BUILTIN, Some(&Id::AuthSpecial), Reason::Busy, words)]);
+        }
         socket.shutdown(Shutdown::Write);
         self.kept.push_back(socket);
         if self.kept.len() > REFUSED_KEPT {

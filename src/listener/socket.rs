@@ -1,6 +1,7 @@
-//! Listening sockets: TCP over IPv4 and IPv6, and UNIX.
+//! Listening sockets: TCP over IPv4 and IPv6, with and without TLS, and UNIX.
 
 use crate::config::UnixListen;
+use crate::tls;
 use crate::transport::{Socket, tcp, unix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
@@ -10,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -18,6 +20,8 @@ const BACKLOG: i32 = 4096;
 pub enum Listening {
     /// `network.tcp4` or `network.tcp6`.
     Tcp(TcpListener, SocketAddr),
+    /// `network.tls`, with who we are there.
+    Tls(TcpListener, SocketAddr, Arc<tls::Shared>),
     /// `network.unix`.
     Unix(UnixListener, PathBuf),
 }
@@ -46,22 +50,15 @@ impl std::error::Error for ListenError {
 impl Listening {
     /// Listens on a TCP address; port 0 has the system choose one.
     pub fn tcp(address: SocketAddr) -> Result<Listening, ListenError> {
-        let listen = || -> io::Result<Listening> {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            if address.is_ipv6() {
-                // IPv4 has a listener of its own.
-                sockopt::set_ipv6_v6only(&socket, true)?;
-            }
-            rustix::net::bind(&socket, &address)?;
-            rustix::net::listen(&socket, BACKLOG)?;
-            let listener = TcpListener::from(socket);
-            let address = listener.local_addr()?;
-            Ok(Listening::Tcp(listener, address))
-        };
         let scheme = if address.is_ipv4() { "tcp4" } else { "tcp6" };
-        listen().map_err(|source| ListenError { address: format!("{scheme}://{address}"), source })
+        let (listener, address) = listen(scheme, address)?;
+        Ok(Listening::Tcp(listener, address))
+    }
+
+    /// The same, for connections with TLS.
+    pub fn tls(address: SocketAddr, shared: Arc<tls::Shared>) -> Result<Listening, ListenError> {
+        let (listener, address) = listen("tls", address)?;
+        Ok(Listening::Tls(listener, address, shared))
     }
 
     /// Listens on a UNIX socket.
@@ -71,19 +68,36 @@ impl Listening {
         Ok(Listening::Unix(listener, listen.path.clone()))
     }
 
-    /// `tcp4`, `tcp6` or `unix`.
+    /// `tcp4`, `tcp6`, `tls` or `unix`.
     pub fn scheme(&self) -> &'static str {
         match self {
             Listening::Tcp(_, SocketAddr::V4(_)) => "tcp4",
             Listening::Tcp(_, SocketAddr::V6(_)) => "tcp6",
+            Listening::Tls(..) => "tls",
             Listening::Unix(..) => "unix",
         }
     }
 
-    /// Waits for the next connection. `InvalidInput` once it is shut.
+    /// The number and the port, if it has any.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Listening::Tcp(_, address) | Listening::Tls(_, address, _) => Some(*address),
+            Listening::Unix(..) => None,
+        }
+    }
+
+    /// Who we are there, if connections are to begin with a TLS handshake.
+    pub(super) fn identity(&self) -> Option<&Arc<tls::Shared>> {
+        match self {
+            Listening::Tls(_, _, shared) => Some(shared),
+            Listening::Tcp(..) | Listening::Unix(..) => None,
+        }
+    }
+
+    /// Waits for the next connection; of TLS nothing is done yet. `InvalidInput` once it is shut.
     pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
-            Listening::Tcp(listener, _) => {
+            Listening::Tcp(listener, _) | Listening::Tls(listener, ..) => {
                 let (stream, address) = listener.accept()?;
                 // It fails when the client is gone already, which the first read will find out.
                 let _ = tcp::set_options(&stream);
@@ -109,10 +123,28 @@ impl Listening {
     }
 }
 
+fn listen(scheme: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let listen = || -> io::Result<(TcpListener, SocketAddr)> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            // IPv4 has a listener of its own.
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen().map_err(|source| ListenError { address: format!("{scheme}://{address}"), source })
+}
+
 impl AsFd for Listening {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listening::Tcp(listener, _) => listener.as_fd(),
+            Listening::Tcp(listener, _) | Listening::Tls(listener, ..) => listener.as_fd(),
             Listening::Unix(listener, _) => listener.as_fd(),
         }
     }
@@ -121,7 +153,7 @@ impl AsFd for Listening {
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listening::Tcp(_, address) => write!(f, "{}://{address}", self.scheme()),
+            Listening::Tcp(_, address) | Listening::Tls(_, address, _) => write!(f, "{}://{address}", self.scheme()),
             Listening::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -121,10 +121,10 @@ impl Identity {
     pub fn own(state_directory: &Path, name: &ServerName) -> Result<Identity, IdentityError> {
         let paths = Paths::own(state_directory);
         let Paths { certificate, key } = &paths;
+        if let Some(there) = Identity::look_for_own(state_directory) {
+            return there;
+        }
         if !key.exists() {
-            if certificate.exists() {
-                return Err(IdentityError { path: key.clone(), flaw: IdentityFlaw::NoKey(certificate.clone()) });
-            }
             let made = KeyPair::generate().map_err(|why| not_made(key, &why))?;
             publish(state_directory, key, 0o600, made.serialize_pem())?;
         }
@@ -137,6 +137,16 @@ impl Identity {
             publish(state_directory, certificate, 0o644, made)?;
         }
         Identity::load(&paths)
+    }
+
+    /// Reads what a server made for itself; `None` if [`Identity::own`] would make something.
+    pub fn look_for_own(state_directory: &Path) -> Option<Result<Identity, IdentityError>> {
+        let paths = Paths::own(state_directory);
+        match (paths.key.exists(), paths.certificate.exists()) {
+            (true, true) => Some(Identity::load(&paths)),
+            (false, true) => Some(Err(IdentityError { path: paths.key, flaw: IdentityFlaw::NoKey(paths.certificate) })),
+            (_, false) => None,
+        }
     }
 
     /// What others know the key by.
@@ -265,6 +275,15 @@ impl fmt::Display for IdentityError {
 }
 
 impl IdentityError {
+    /// After `sysexits.h`: 69 a file is not there, 77 it may not be read, or others may, 78 it is of no use.
+    pub fn exit_code(&self) -> u8 {
+        match &self.flaw {
+            IdentityFlaw::Io(error) if error.kind() != ErrorKind::PermissionDenied => 69,
+            IdentityFlaw::Io(_) | IdentityFlaw::Foreign { .. } | IdentityFlaw::Exposed(_) => 77,
+            _ => 78,
+        }
+    }
+
     /// What to do about it, where that is known.
     pub fn remedy(&self) -> Option<String> {
         let path = self.path.display();

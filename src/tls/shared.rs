@@ -66,6 +66,11 @@ impl Shared {
         self.current().config
     }
 
+    /// Whether a reload would find other files than those that were read.
+    pub fn has_changed(&self) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).read != stamps(&self.paths)
+    }
+
     /// Reads the files again if they are others than those that were read.
     ///
     /// # Errors
@@ -171,7 +176,7 @@ mod tests {
         let shared = Shared::new(Identity::own(home.path(), &name()).expect("made"), paths.clone()).expect("good");
         let before = shared.identity().pin();
         fs::write(&paths.certificate, "nothing").expect("written");
-        assert!(shared.reload().is_err());
+        assert!(shared.has_changed() && shared.reload().is_err() && !shared.has_changed());
         assert_eq!(shared.identity().pin(), before);
         fs::remove_file(&paths.certificate).expect("the file");
         Identity::own(home.path(), &name()).expect("made for the same key");

@@ -33,6 +33,7 @@ mod sessions;
 mod smoke;
 mod start_stop;
 mod tidy;
+mod tls;
 mod untouched;
 mod ways;
 mod world;

@@ -59,12 +59,13 @@ impl Home {
         Ok(Home(path))
     }
 
-    /// Writes what `bester init` writes, but for the TCP port, which may be in use; gives the passwords of alice and bob.
+    /// Writes what `bester init` writes, but for the TCP ports, which may be in use; gives the passwords of alice and bob.
     pub(super) fn fill(&self) -> Result<(Password, Password), Failure> {
-        let mut database = init::write_directory(&self.0)?;
+        let (mut database, _) = init::write_directory(&self.0)?;
         let config = self.config();
         let text = fs::read_to_string(&config).map_err(failed)?;
-        let without_tcp: String = text.split_inclusive('\n').filter(|line| !line.contains("\"tcp4\"")).collect();
+        let has_port = |line: &str| ["\"tcp4\"", "\"tls\""].iter().any(|kind| line.contains(kind));
+        let without_tcp: String = text.split_inclusive('\n').filter(|line| !has_port(line)).collect();
         fs::write(&config, without_tcp).map_err(failed)?;
         let passwords = (password()?, password()?);
         for (name, password) in [("alice", &passwords.0), ("bob", &passwords.1)] {

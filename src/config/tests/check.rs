@@ -334,3 +334,63 @@ fn resources_are_within_what_the_server_has() {
     );
     assert_eq!(found, [words]);
 }
+
+#[test]
+fn a_certificate_and_its_key_are_looked_at() {
+    use crate::tls::{Identity, IdentityFlaw, Paths};
+    const KEY: &str = "network.tls.key";
+    const CERTIFICATE: &str = "network.tls.certificate";
+    let world = || World::new().with("network", r#"{"tls": {"port": 1, "certificate": "one/server.crt", "key": "one/server.key"}}"#);
+    world().has(CERTIFICATE, "one/server.crt", Flaw::Missing, 69);
+    let made = || {
+        let world = world();
+        for directory in ["one", "two"] {
+            Identity::own(&world.path(directory), &crate::name::ServerName::new("a").unwrap()).unwrap();
+        }
+        world
+    };
+    let chmod = |world: World, name: &str, mode| {
+        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).unwrap();
+        world
+    };
+    made().is_sound();
+    assert!(!warnings(&made().config()).iter().any(|warning| matches!(warning, Warning::OutOfDate { .. })));
+    chmod(made(), "one/server.key", 0o644).has(KEY, "one/server.key", Flaw::OpenToOthers(0o644), 77);
+    let mixed = made();
+    fs::copy(mixed.path("two/server.key"), mixed.path("one/server.key")).unwrap();
+    let words = IdentityFlaw::Mismatch(mixed.path("one/server.crt")).to_string();
+    mixed.has(KEY, "one/server.key", Flaw::Unusable(words), 78);
+    made().file("one/server.crt", 0o644, "x").has(CERTIFICATE, "one/server.crt", Flaw::Unusable("has no certificate in PEM".into()), 78);
+
+    // Its own it makes, and only misses what it would not make.
+    let own = || World::new().with("network", r#"{"tls": {"port": 1}}"#).directory("bester-state", 0o700);
+    own().is_sound();
+    let own_made = || {
+        let world = own();
+        Identity::own(&world.path("bester-state"), &crate::name::ServerName::new("a").unwrap()).unwrap();
+        world
+    };
+    own_made().is_sound();
+    let pin = Identity::load(&Paths::own(&own_made().path("bester-state"))).unwrap().pin();
+    assert_ne!(plan(&own_made().config()).matches("its pin is").count(), 0, "{pin}");
+    let keyless = own_made();
+    fs::remove_file(keyless.path("bester-state/server.key")).unwrap();
+    let found = keyless.problems();
+    assert!(found.len() == 1 && found[0].to_string().contains("is gone"), "{found:?}");
+    let without = own_made();
+    fs::remove_file(without.path("bester-state/server.crt")).unwrap();
+    without.is_sound();
+}
+
+#[test]
+fn a_certificate_that_is_out_of_date_is_warned_of() {
+    let world = World::new().with("network", r#"{"tls": {"port": 1, "certificate": "crt", "key": "key"}}"#);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["b.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let world = world.file("crt", 0o644, &params.self_signed(&key).unwrap().pem()).file("key", 0o600, &key.serialize_pem());
+    world.is_sound();
+    let warning = Warning::OutOfDate { path: world.path("crt") };
+    assert!(warnings(&world.config()).contains(&warning));
+    assert!(warning.to_string().contains("out of date"));
+}
