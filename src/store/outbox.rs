@@ -70,9 +70,10 @@ impl Outboxes<'_> {
         let sql = "UPDATE peers SET last = ?2, messages = messages + 1, bytes = bytes + ?3 WHERE peer = ?1";
         self.rows.execute(sql, params![signed(peer.0), signed(seq), signed(bytes)])?;
         let author = outgoing.author.as_ref();
+        // Whoever gets the name of an author who has no account any longer is somebody else, and is not told.
         let sql = "INSERT INTO outbox
                    (peer, seq, message_id, kind, bytes, hops, kept, attempts, tries, author, author_id, author_message_id, data)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)";
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, (SELECT ?11 FROM accounts WHERE name = ?9), ?12)";
         let params = params![
             signed(peer.0),
             signed(seq),

@@ -6,13 +6,17 @@
 //! ```
 //!
 //! Prints a line for each answer, when it has come: what was done and "good" or "bad". What is bad is tried again until the
-//! disk works again. "gone" says of letters that were acknowledged or are too old that they were seen to be gone.
+//! disk works again. "gone" says of letters that were acknowledged or are too old that they were seen to be gone; "sent" and
+//! "refused" say it of messages for another server, of which that one was said to have them, or never to take them.
 
 use bester::frame::Slice;
-use bester::name::Username;
+use bester::name::{PeerId, ServerName, Username};
 use bester::password::Hash;
-use bester::store::mail::{Keep, Letter, Memo, Parcel, Place, Recipient, Report, Ticket, Told, Write};
-use bester::store::{Database, Settings, Store};
+use bester::store::mail::{
+    Author, Destination, Keep, Letter, Memo, Outgoing, Parcel, Place, Receipt, Recipient, Report, Ticket, Told, Write,
+};
+use bester::store::{Database, Newcomer, Settings, Store, StoreError, Verify};
+use bester::tls::Pin;
 use crossbeam_channel::Receiver;
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -44,6 +48,16 @@ fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().collect();
     let [_, path, later] = &words[..] else { return Err("disk-sweep DATABASE LATER".into()) };
     let path = Path::new(path);
+    let server = ServerName::new("b.example")?;
+    let newcomer = Newcomer { name: server.clone(), addresses: Vec::new(), verify: Verify::Pins(vec![Pin::of(b"key")]) };
+    let peer = again("add b.example", || {
+        let mut database = Database::open(path).ok()?;
+        match database.add_peer(&newcomer, 9) {
+            // The first try may have been carried out although its answer was bad.
+            Err(StoreError::PeerTaken(_)) => database.peers().ok()?.first().map(|peer| peer.id),
+            result => result.ok(),
+        }
+    })?;
     // A server that cannot start is started again by its operator.
     let (answers, told) = crossbeam_channel::unbounded();
     let settings = Settings { mailbox_age: HOUR, memo_age: HOUR, start_prefix: "a.example/1-".into(), ..Settings::default() };
@@ -53,13 +67,13 @@ fn main() -> Outcome<()> {
         let database = Database::open(path).ok()?;
         Store::start(database, settings.clone(), tell).ok()
     })?;
-    let mut sweep = Sweep { store, told, tickets: 0 };
+    let mut sweep = Sweep { store, told, tickets: 0, peer };
 
     let (alice, bob, carol, dave) = (name("alice")?, name("bob")?, name("carol")?, name("dave")?);
     let first = Hash::parse(FIRST)?;
     again("register carol", || match sweep.store.register(carol.clone(), first.clone()) {
         // The first try may have been carried out although its answer was bad.
-        Err(bester::store::StoreError::Taken(_)) => Some(0),
+        Err(StoreError::Taken(_)) => Some(0),
         result => result.ok(),
     })?;
     let second = Hash::parse(SECOND)?;
@@ -70,13 +84,18 @@ fn main() -> Outcome<()> {
     sweep.keep("old", &[&dave])?;
     let later = Path::new(later);
     make_it_later(later, OTHERS)?;
-    let settled = sweep.keep("one", &[&bob])?;
-    sweep.keep("two", &[&bob, &carol])?;
-    let tried = vec![settled + 1];
+    let one = sweep.keep("one", &[&bob])?;
+    let two = sweep.keep("two", &[&bob, &carol])?;
+    let tried = vec![one.seq + 1];
     sweep.write(Write::Tried { user: bob.clone(), seqs: tried })?;
-    sweep.write(Write::Settle { user: bob.clone(), up_to: settled, reports: true, conn: None })?;
+    sweep.write(Write::Settle { user: bob.clone(), up_to: one.seq, reports: true, conn: None })?;
+    for receipt in [Receipt::Unreached, Receipt::Deferred(vec![two.sent]), Receipt::Taken(vec![one.sent]), Receipt::Refused(two.sent)] {
+        sweep.write(Write::Sent(peer, receipt))?;
+    }
     sweep.keep("three", &[&bob])?;
     sweep.await_gone(path, &bob, "one", || Ok(()))?;
+    sweep.await_sent(path, &server, &one, "sent")?;
+    sweep.await_sent(path, &server, &two, "refused")?;
 
     // In steps, so that the clock is seen to go right.
     let mut step = 0;
@@ -119,6 +138,16 @@ struct Sweep {
     store: Store,
     told: Receiver<Told>,
     tickets: u64,
+    peer: PeerId,
+}
+
+/// A letter that was kept, and the message for the other server with it.
+struct Kept {
+    text: String,
+    /// The letter's number for the first of its users.
+    seq: u64,
+    /// The message's.
+    sent: u64,
 }
 
 impl Sweep {
@@ -126,15 +155,14 @@ impl Sweep {
         self.store.write(vec![write]).map_err(|_| "too much waits".into())
     }
 
-    /// Keeps a letter for these users, with a memo. Each try is a letter of its own: "what#1", "what#2". Gives the number it
-    /// has for the first of them.
-    fn keep(&mut self, what: &str, users: &[&Username]) -> Outcome<u64> {
+    /// Keeps a letter for these users and for the other server, with a memo. Each try is a letter of its own: "what#1", "what#2".
+    fn keep(&mut self, what: &str, users: &[&Username]) -> Outcome<Kept> {
         for tries in 1..=TRIES {
             let text = format!("{what}#{tries}");
             let places = self.try_to_keep(&text, users)?;
-            if let Some(Place::Queued(seq)) = places.first() {
+            if let (Some(Place::Queued(seq)), Some(Place::Queued(sent))) = (places.first(), places.last()) {
                 println!("keep {text} {} good", users.iter().map(|user| user.as_str()).collect::<Vec<_>>().join(","));
-                return Ok(*seq);
+                return Ok(Kept { text, seq: *seq, sent: *sent });
             }
             println!("keep {text} bad");
             std::thread::sleep(TRY_AGAIN);
@@ -146,12 +174,15 @@ impl Sweep {
         self.tickets += 1;
         let data = Slice::from(format!("\"{text}\"").as_bytes());
         let message_id = format!("a.example/1-{}", self.tickets).into();
+        let author = Some(Author { user: name("dave")?, id: None, message_id: format!("a.example/1-{}", self.tickets).into() });
+        let (message_id_out, to) = (format!("a.example/1-{}-1", self.tickets).into(), Destination::Peer(self.peer));
+        let outgoing = Outgoing { to, message_id: message_id_out, kind: "post".into(), data: data.clone(), hops: 1, author };
         let letter = Arc::new(Letter { message_id, kind: "post".into(), data: data.clone(), asker: None, report: None });
         let recipients = users.iter().map(|user| Recipient { user: (*user).clone(), counts: true, handed: false }).collect();
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&self.tickets.to_ne_bytes());
-        let memo = Some(Memo { digest, peer: None, report: Report::Ready(data) });
-        let keep = Keep { parcels: vec![Parcel { letter, recipients }], outgoing: Vec::new(), memo };
+        let memo = Some(Memo { digest, peer: self.tickets.is_multiple_of(2).then_some(self.peer), report: Report::Ready(data) });
+        let keep = Keep { parcels: vec![Parcel { letter, recipients }], outgoing: vec![Arc::new(outgoing)], memo };
         self.write(Write::Keep(Ticket(self.tickets), Arc::new(keep)))?;
         loop {
             match self.told.recv()? {
@@ -159,6 +190,26 @@ impl Sweep {
                 _ => {}
             }
         }
+    }
+
+    /// Waits until a message does not lie in the outbox any longer.
+    fn await_sent(&mut self, path: &Path, server: &ServerName, kept: &Kept, word: &str) -> Outcome<()> {
+        for _ in 0..LOOKS {
+            self.write(Write::Sent(self.peer, Receipt::Taken(Vec::new())))?;
+            let mut there = false;
+            let seen = Database::open(path).and_then(|database| {
+                database.outgoing(server, false, |unsent| {
+                    there |= unsent.seq == kept.sent;
+                    Ok::<_, StoreError>(())
+                })
+            });
+            if seen.is_ok() && !there {
+                println!("{word} {} good", kept.text);
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Err(format!("{} stays in the outbox", kept.text).into())
     }
 
     /// Waits until no letter of a user begins like this any longer. The storage thread is kept awake meanwhile.
@@ -172,7 +223,7 @@ impl Sweep {
                 database.letters(user, true, |item| {
                     let data = item.data.unwrap_or_default();
                     there |= data.strip_prefix(b"\"").is_some_and(|data| data.starts_with(what.as_bytes()));
-                    Ok::<_, bester::store::StoreError>(())
+                    Ok::<_, StoreError>(())
                 })
             });
             if seen.is_ok() && !there {

@@ -4,7 +4,7 @@
 use crate::disk::Disk;
 use crate::handler_program::example;
 use crate::world::Home;
-use bester::name::Username;
+use bester::name::{ServerName, Username};
 use bester::store::{Database, StoreError};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,14 +34,34 @@ fn check(n: u64, error: &str) -> bool {
     let account = |user: &str| database.account(&name(user)).expect("accounts").unwrap_or_else(|| panic!("no {user}: {case}"));
     assert_ne!(account("alice").password.as_str(), account("bob").password.as_str(), "{case}");
     account("carol");
+    let texts = |data: Option<Vec<u8>>| String::from_utf8(data.unwrap_or_default()).expect("a text").trim_matches('"').to_owned();
+    let mut unsent = Vec::new();
+    let listed = database.outgoing(&ServerName::new("b.example").expect("a name"), true, |item| {
+        unsent.push(texts(item.data));
+        Ok::<_, StoreError>(())
+    });
+    listed.unwrap_or_else(|error| panic!("{error}: {case}"));
+    let mut expected: Vec<&str> = Vec::new();
+    for line in told.lines() {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["keep", text, _, "good"] => expected.push(text),
+            ["keep", text, "bad"] if unsent.iter().any(|one| one == text) => expected.push(text),
+            ["sent" | "refused", text, "good"] => expected.retain(|one| *one != text),
+            _ => {}
+        }
+    }
+    assert_eq!(unsent, expected, "for the other server: {case}");
     let mut of_two = Vec::new();
     for user in ["bob", "carol", "dave"] {
         let mut mail = Vec::new();
         let listed = database.letters(&name(user), true, |item| {
-            mail.push(String::from_utf8(item.data.unwrap_or_default()).expect("a text").trim_matches('"').to_owned());
+            mail.push(texts(item.data));
             Ok::<_, StoreError>(())
         });
         listed.unwrap_or_else(|error| panic!("{error}: {case}"));
+        let (reports, mail): (Vec<String>, Vec<String>) = mail.into_iter().partition(|text| text.starts_with('{'));
+        assert_eq!(reports.len(), usize::from(user == "dave"), "whoever wrote what was refused is told once: {case}");
+        assert!(reports.iter().all(|report| report.contains(r#""server":"b.example""#)), "{reports:?}: {case}");
         // What was answered bad may be there after all, in its place.
         let mut kept: Vec<&str> = Vec::new();
         for line in told.lines() {
@@ -53,6 +73,11 @@ fn check(n: u64, error: &str) -> bool {
         }
         kept.retain(|text| !text.starts_with("one#") && !text.starts_with("old#"));
         assert_eq!(mail, kept, "{user}: {case}");
+        if user == "bob" {
+            let together = |text: &&String| !text.starts_with("old#") && !told.contains(&format!("refused {text} good"));
+            let of_unsent: Vec<&String> = unsent.iter().filter(together).filter(|text| !text.starts_with("one#")).collect();
+            assert_eq!(of_unsent, mail.iter().filter(together).collect::<Vec<_>>(), "a message is kept for all or for nobody: {case}");
+        }
         of_two.push(mail.into_iter().filter(|text| text.starts_with("two#")).collect::<Vec<_>>());
     }
     assert_eq!(of_two[0], of_two[1], "a letter is in all mailboxes or in none: {case}");

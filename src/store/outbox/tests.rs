@@ -29,7 +29,7 @@ fn seqs(database: &Database, peer: PeerId) -> Vec<u64> {
 
 #[test]
 fn a_message_is_read_as_it_was_kept() {
-    let (_directory, _, mut database) = open(&[]);
+    let (_directory, _, mut database) = open(&["alice"]);
     let [b, c] = befriend(&mut database, ["b.example", "c.example"]);
     let pushed = outgoing(b, "s/1-1", "[1]", None);
     let led_to = Outgoing { hops: 7, ..outgoing(b, "s/1-2", "", Some("alice")) };

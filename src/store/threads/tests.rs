@@ -1,5 +1,6 @@
-use super::super::fake::{Office, hash, keep, name, open};
-use super::super::mail::{Keep, Memo, Place, Ticket, Trouble};
+use super::super::fake::{Office, befriend, hash, keep, name, newcomer, open, outgoing, pin, reports, server};
+use super::super::mail::{Destination, Keep, Memo, Outgoing, Place, Ticket, Trouble};
+use super::super::{Verify, Which};
 use super::*;
 use crate::frame::Slice;
 use crate::name::ConnId;
@@ -216,6 +217,137 @@ fn a_message_that_is_remembered_for_too_long_is_not_found() {
     assert_eq!(find(), Told::Memo([1; 32], Ok(None)));
 }
 
+/// For these servers.
+fn sending(outgoing: Vec<Outgoing>) -> Keep {
+    Keep { outgoing: outgoing.into_iter().map(Arc::new).collect(), ..Keep::default() }
+}
+
+#[test]
+fn a_message_for_a_server_lies_in_its_outbox_until_it_has_it() {
+    let (_directory, _, mut database) = open(&["alice"]);
+    let [b, c] = befriend(&mut database, ["b.example", "c.example"]);
+    let office = Office::start(database, Settings { outbox_messages: 2, ..Settings::default() });
+    assert_eq!(office.store.peers().unwrap().iter().map(|peer| peer.id).collect::<Vec<_>>(), [b, c]);
+    let message = outgoing(b, "s/1-2", "hi", Some("alice"));
+    let all = vec![message.clone(), message.clone(), message.clone(), outgoing(PeerId(99), "s/1-3", "hi", None)];
+    let told = office.keep(Keep { outgoing: sending(all).outgoing, ..keep("s/1-1", "hi", &["alice", "nobody"]) });
+    let places = vec![Place::Queued(1), Place::Unknown, Place::Queued(1), Place::Queued(2), Place::Refused, Place::Unknown];
+    assert_eq!(told, Told::Kept(Ticket(1), Ok(places)), "those of servers follow those of users");
+    let page = |after| office.store.outbox(b, after, 1, 99).unwrap();
+    let message = Arc::new(message);
+    assert_eq!(page(0), OutboxPage { messages: vec![(1, Arc::clone(&message))], more: true });
+    assert_eq!(page(1), OutboxPage { messages: vec![(2, message)], more: false });
+    office.store.write(vec![Write::Sent(b, Receipt::Taken(vec![1, 2]))]).unwrap();
+    office.settled();
+    assert_eq!(page(0), OutboxPage::default());
+}
+
+#[test]
+fn a_server_that_was_not_known_is_told_before_what_is_for_it() {
+    let (_directory, _, mut database) = open(&[]);
+    befriend(&mut database, ["b.example"]);
+    let office = Office::start(database, Settings::default());
+    let to = |address: &str| Destination::Address(address.parse().unwrap());
+    let send = |addresses: &[&str]| {
+        let message = |address| Outgoing { to: to(address), ..outgoing(PeerId(0), "s/1-1", "hi", None) };
+        office.store.write(vec![Write::Keep(Ticket(1), Arc::new(sending(addresses.iter().map(|one| message(one)).collect())))]).unwrap();
+    };
+    let queued = |seqs: &[u64]| Told::Kept(Ticket(1), Ok(seqs.iter().map(|seq| Place::Queued(*seq)).collect()));
+    send(&["192.0.2.1:25", "192.0.2.2:25", "192.0.2.1:25"]);
+    assert_eq!(office.hear(), Told::Met(office.store.peers().unwrap()));
+    assert_eq!(office.hear(), queued(&[1, 1, 2]));
+    assert_eq!(office.store.peers().unwrap().len(), 3);
+    send(&["192.0.2.1:25"]);
+    assert_eq!(office.hear(), queued(&[3]), "it is known");
+}
+
+#[test]
+fn reports_are_told_in_the_order_of_their_numbers() {
+    let (_directory, path, mut database) = open(&["alice", "bob"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let office = Office::start(database, Settings::default());
+    office.keep(sending(["alice", "bob"].map(|author| outgoing(b, "s/1-2", "hi", Some(author))).to_vec()));
+    let keeping = |ticket| Write::Keep(Ticket(ticket), Arc::new(keep("s/1-3", "hi", &["alice"])));
+    let refused = |seq| Write::Sent(b, Receipt::Refused(seq));
+    office.store.write(vec![keeping(1), refused(1), keeping(2), refused(1), refused(2)]).unwrap();
+    let kept = |ticket, seq| Told::Kept(Ticket(ticket), Ok(vec![Place::Queued(seq)]));
+    let reported = |user| Told::Reported(vec![name(user)]);
+    let expected = [kept(1, 1), reported("alice"), kept(2, 3), reported("bob")];
+    for told in expected {
+        assert_eq!(office.hear(), told);
+    }
+    let database = Database::open(&path).unwrap();
+    assert_eq!((reports(&database, "alice").len(), reports(&database, "bob").len()), (1, 1));
+}
+
+#[test]
+fn a_message_of_a_server_is_remembered_with_what_became_of_it() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let office = Office::start(database, Settings { seen: 2, mailbox_messages: 1, ..Settings::default() });
+    let order = |number: u8, users: &[&str]| {
+        let report =
+            Report::Outcome { kind: "chat".into(), id: "\"b/1-1\"".as_bytes().into(), message_id: None, counts: Counts::default() };
+        Keep { memo: Some(Memo { digest: [number; 32], peer: Some(b), report }), ..keep("s/1-1", "hi", users) }
+    };
+    let memo = |number: u8| {
+        office.store.read(Read::Memo { digest: [number; 32] }).unwrap();
+        match office.hear() {
+            Told::Memo(_, Ok(found)) => found.map(|text| String::from_utf8(text.bytes().to_vec()).unwrap()),
+            told => panic!("{told:?}"),
+        }
+    };
+    let good = r#"{"header":{"status":"good","messageType":"statusReport"},"payload":{"data":null,"type":"chat","id":"b/1-1"}}"#;
+    office.keep(order(1, &["alice"]));
+    assert_eq!(memo(1).as_deref(), Some(good));
+    office.keep(order(2, &["alice"]));
+    assert!(memo(2).unwrap().contains(r#""status":"bad""#), "a mailbox that is full is no reason to send it again");
+    // For three days, not for ten minutes.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute("UPDATE seen SET at = at - 3 * 24 * 60 * 60 + 60", []).unwrap();
+    assert_eq!(memo(1).as_deref(), Some(good));
+    other.execute("UPDATE seen SET at = at - 61", []).unwrap();
+    assert_eq!(memo(1), None);
+    other.execute("UPDATE seen SET at = at + 3 * 24 * 60 * 60", []).unwrap();
+    office.keep(order(3, &[]));
+    assert_eq!((memo(1), memo(3).as_deref()), (None, Some(good)), "as many as there may be");
+    Database::open(&path).unwrap().check().unwrap();
+}
+
+#[test]
+fn an_invitation_is_on_the_disk_when_it_is_accepted() {
+    let (_directory, path, mut database) = open(&[]);
+    database.invite(&[1; 32], i64::MAX).unwrap();
+    let office = Office::start(database, Settings { peers: 1, ..Settings::default() });
+    let accept = |secret, who: &str| office.store.accept_invitation([secret; 32], server(who), vec![], pin(who));
+    assert!(matches!(accept(2, "b.example"), Err(StoreError::NoInvitation)));
+    accept(1, "b.example").unwrap();
+    let mut other = Database::open(&path).unwrap();
+    assert_eq!(other.peers().unwrap()[0].verify, Verify::Pins(vec![pin("b.example")]));
+    accept(1, "b.example").unwrap();
+    other.invite(&[2; 32], i64::MAX).unwrap();
+    assert!(matches!(accept(2, "c.example"), Err(StoreError::PeersFull { most: 1 })));
+    assert!(matches!(accept(1, "c.example"), Err(StoreError::NoInvitation)));
+    other.remove_peer(&server("b.example")).unwrap();
+    accept(2, "c.example").unwrap();
+    assert_eq!(office.store.peers().unwrap(), other.peers().unwrap());
+}
+
+#[test]
+fn a_command_may_drop_what_a_server_keeps() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let office = Office::start(database, Settings::default());
+    office.keep(sending(vec![outgoing(b, "s/1-2", "hi", Some("alice"))]));
+    let mut other = Database::open(&path).unwrap();
+    assert_eq!(other.drop_outgoing(&server("b.example"), Which::All).unwrap().messages, 1);
+    office.store.write(vec![Write::Sent(b, Receipt::Taken(vec![1])), Write::Sent(b, Receipt::Refused(1))]).unwrap();
+    office.settled();
+    other.check().unwrap();
+    assert_eq!(reports(&other, "alice").len(), 1, "and no second one");
+    assert_eq!(other.add_peer(&newcomer("c.example"), 9).unwrap(), PeerId(b.0 + 1));
+}
+
 /// A store whose threads never come.
 fn alone(settings: &Settings) -> Store {
     Store(Arc::new(Shared::new(settings, Run { suspect: 0, highest: 9 })))
@@ -229,8 +361,11 @@ fn what_finds_no_room_is_given_back_or_remembered() {
     assert_eq!(store.write(vec![order(1, "large as it is")]), Ok(()), "into an empty queue");
     assert_eq!(store.write(vec![order(2, ""), settle(5)]), Err(vec![order(2, "")]));
     store.0.orders.take(Size { rows: 9, bytes: 99 }, None);
-    let refused = store.write(vec![order(3, ""), order(4, ""), settle(6), settle(7), Write::Tried { user: name("bob"), seqs: vec![4] }]);
-    assert_eq!(refused, Err(vec![order(4, "")]));
+    let tried = Write::Tried { user: name("bob"), seqs: vec![4] };
+    let sent = |receipt| Write::Sent(PeerId(1), receipt);
+    let two = Receipt::Taken(vec![1, 2]);
+    let refused = store.write(vec![order(3, ""), order(4, ""), sent(two.clone()), settle(6), settle(7), tried, sent(Receipt::Refused(3))]);
+    assert_eq!(refused, Err(vec![order(4, ""), sent(two), sent(Receipt::Refused(3))]), "a receipt is for its link to give again");
     assert_eq!(store.0.marks.late(), [(name("alice"), 7)]);
     assert_eq!(store.0.marks.sent(&name("bob")), (0, 9));
 }

@@ -1,5 +1,5 @@
-use super::super::fake::{hash, keep, name, number, open};
-use super::super::mail::{Place, Ticket};
+use super::super::fake::{befriend, hash, keep, name, number, open, outgoing, reports};
+use super::super::mail::{Destination, Keep, Outgoing, Place, Ticket};
 use super::super::runs::Run;
 use super::*;
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -314,4 +314,112 @@ fn what_is_set_aside_is_not_settled() {
     writer.carry_out(vec![settle]);
     assert_eq!(Database::open(&path).unwrap().totals().unwrap().aside, 1);
     assert_eq!(letters(&path), 1);
+}
+
+/// A letter for `user`, and messages for servers.
+fn sending(ticket: u64, user: &str, outgoing: Vec<Outgoing>) -> Order {
+    let keep = Keep { outgoing: outgoing.into_iter().map(Arc::new).collect(), ..keep("s/1-1", "hi", &[user]) };
+    Order::Write(Write::Keep(Ticket(ticket), Arc::new(keep)))
+}
+
+fn unsent(path: &Path) -> u64 {
+    let database = Database::open(path).unwrap();
+    database.check().unwrap();
+    database.outbox_totals().unwrap().messages
+}
+
+#[test]
+fn what_an_answer_has_for_users_and_for_servers_is_kept_together() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    let trigger = "CREATE TRIGGER no_bad BEFORE INSERT ON outbox WHEN new.message_id = 'bad' BEGIN SELECT raise(FAIL, 'no'); END";
+    connection(&writer).execute_batch(trigger).unwrap();
+    let message = |id: &str| outgoing(b, id, "hi", None);
+    let to = Destination::Address("192.0.2.1:25".parse().unwrap());
+    let met = Outgoing { to, ..message("good") };
+    let orders = vec![
+        sending(1, "alice", vec![message("good")]),
+        sending(2, "alice", vec![met, message("good"), message("bad")]),
+        sending(3, "alice", vec![message("good")]),
+    ];
+    writer.carry_out(orders);
+    let told: Vec<Told> = told.try_iter().collect();
+    let queued = |seq| Ok(vec![Place::Queued(seq), Place::Queued(seq)]);
+    let expected = [Told::Kept(Ticket(1), queued(1)), Told::Kept(Ticket(2), Err(Trouble::Storage)), Told::Kept(Ticket(3), queued(2))];
+    assert_eq!(told, expected);
+    assert_eq!((letters(&path), unsent(&path)), (2, 2));
+    assert_eq!(Database::open(&path).unwrap().peers().unwrap().len(), 1, "whom it met is forgotten, too");
+}
+
+#[test]
+fn receipts_that_a_failing_disk_did_not_take_are_written_down_later() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let (mut writer, told) = writer(database, Settings { queue: 2, ..Settings::default() });
+    writer.carry_out(vec![sending(1, "alice", (0..4).map(|_| outgoing(b, "s/1-2", "hi", Some("alice"))).collect())]);
+    let sent = |receipt| Order::Write(Write::Sent(b, receipt));
+    break_disk(&writer);
+    hide(&path, true);
+    let receipts = [Receipt::Unreached, Receipt::Taken(vec![1]), Receipt::Deferred(vec![2]), Receipt::Refused(2), Receipt::Taken(vec![3])];
+    writer.carry_out(receipts.map(sent).into());
+    assert!(writer.database.is_none());
+    assert_eq!(writer.late.len(), 2, "those that must be written down, as far as there is room");
+    hide(&path, false);
+    assert_eq!(unsent(&path), 4);
+    told.try_iter().for_each(drop);
+    writer.retry = Instant::now();
+    writer.tend();
+    assert_eq!(unsent(&path), 2);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Reported(vec![name("alice")])]);
+    assert!(reports(&Database::open(&path).unwrap(), "alice")[0].4.contains(r#""attempts":1,"#));
+    assert!(!writer.is_late() && writer.wake() > Instant::now());
+}
+
+#[test]
+fn the_end_writes_late_receipts_down_if_it_can() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let (mut writer, _told) = writer(database, Settings::default());
+    let many = LATE_MAX as u64 + 1;
+    writer.carry_out(vec![sending(1, "alice", (0..many).map(|_| outgoing(b, "s/1-2", "hi", None)).collect())]);
+    break_disk(&writer);
+    writer.carry_out((1..=many).map(|seq| Order::Write(Write::Sent(b, Receipt::Taken(vec![seq])))).collect());
+    assert_eq!(unsent(&path), many);
+    writer.shared.orders.close();
+    assert!(writer.run().is_some());
+    assert_eq!(unsent(&path), 0);
+}
+
+#[test]
+fn a_receipt_that_is_not_possible_is_not_tried_for_ever() {
+    let (_directory, _, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    writer.carry_out(vec![sending(1, "alice", vec![outgoing(b, "s/1-2", "hi", None)])]);
+    connection(&writer).execute_batch("CREATE TRIGGER no BEFORE DELETE ON outbox BEGIN SELECT raise(FAIL, 'no'); END").unwrap();
+    told.try_iter().for_each(drop);
+    let orders = vec![keeping(2, "hi", &["alice"]), Order::Write(Write::Sent(b, Receipt::Taken(vec![1])))];
+    writer.carry_out(orders);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Kept(Ticket(2), Ok(vec![Place::Queued(2)]))]);
+    assert!(!writer.is_late());
+}
+
+#[test]
+fn messages_that_are_too_old_are_told_to_those_who_wrote_them() {
+    let (_directory, path, mut database) = open(&["alice"]);
+    let [b] = befriend(&mut database, ["b.example"]);
+    let (mut writer, told) = writer(database, Settings::default());
+    writer.carry_out(vec![sending(1, "alice", vec![outgoing(b, "s/1-2", "hi", Some("alice"))])]);
+    told.try_iter().for_each(drop);
+    connection(&writer).execute("UPDATE outbox SET kept = kept - 48 * 60 * 60 - 1", []).unwrap();
+    writer.tend();
+    assert_eq!((unsent(&path), told.try_iter().count()), (1, 0), "the clock is not trusted yet");
+    writer.expiry = Expiry::new(&writer.settings, Instant::now() - Duration::from_secs(601), calendar::now() - 601);
+    writer.tend();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [Told::Reported(vec![name("alice")])]);
+    assert_eq!((unsent(&path), writer.shared.marks.sent(&name("alice"))), (0, (0, 0)));
+    // Attempts that are not counted put it in doubt, too.
+    writer.shared.marks.not_done(&Write::Tried { user: name("alice"), seqs: vec![2] });
+    assert_eq!(writer.shared.marks.sent(&name("alice")), (0, 2));
 }
