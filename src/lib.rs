@@ -30,6 +30,7 @@
 //!
 //! ```text
 //! client's socket
+//!   | transport             with TLS on it, it is decrypted on the way, by the same thread
 //!   | connection::client    a thread reads; frame::Decoder makes frames; protocol::client says what each means
 //!   v
 //! Event::Message            all that came with one read, in one send, on the dispatcher's bounded channel
