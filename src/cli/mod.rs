@@ -14,6 +14,7 @@ pub mod init;
 pub mod listen;
 mod login;
 mod outcome;
+pub mod peer;
 pub mod queue;
 pub mod reload;
 pub mod send;
@@ -44,7 +45,8 @@ Set up and run a server:
   config default    print a configuration in which every key is explained
   demo              show a whole conversation: a server of its own, two users, then gone again
   user              add, change, list, import and export accounts
-  queue             show what waits in mailboxes, have it sent again, or drop it
+  peer              introduce other servers, show and check the links to them, forget them
+  queue             show what waits in mailboxes and for other servers, or drop it
   status            show what goes on in the running server
   reload            have the running server read its configuration again
 
@@ -80,6 +82,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         "config" => config::run(rest),
         "demo" => demo::run(rest),
         "user" => user::run(rest),
+        "peer" => peer::run(rest),
         "queue" => queue::run(rest),
         "status" => status::run(rest),
         "reload" => reload::run(rest),

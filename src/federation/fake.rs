@@ -1,6 +1,6 @@
 //! Another server for tests: it does what its script says, for one connection after the other.
 
-use super::wire::Ours;
+use super::Ours;
 use crate::config::{Framing, Limits};
 use crate::frame::{Decoder, Packet};
 use crate::name::{PeerId, ServerName};
@@ -15,20 +15,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) fn name(text: &str) -> ServerName {
+pub(crate) fn name(text: &str) -> ServerName {
     ServerName::new(text).expect("a name")
 }
 
 /// An identity that was just made.
-pub(super) fn identity() -> Arc<Identity> {
+pub(crate) fn identity() -> Arc<Identity> {
     let directory = tempfile::tempdir().expect("a directory");
     Arc::new(Identity::own(directory.path(), &name("b.example")).expect("made"))
 }
 
 /// We are a.example, and wait for nothing for long.
-pub(super) fn ours() -> Ours {
+pub(crate) fn ours() -> Ours {
     let identity = identity();
     let limits = Limits {
         peer_report: Duration::from_secs(10),
@@ -41,13 +41,13 @@ pub(super) fn ours() -> Ours {
 }
 
 /// A place where the other server listens.
-pub(super) struct Place {
+pub(crate) struct Place {
     listener: TcpListener,
     identity: Option<Arc<Identity>>,
 }
 
 /// One connection to it.
-pub(super) struct Visit {
+pub(crate) struct Visit {
     socket: Arc<Socket>,
     reader: SocketReader,
     decoder: Decoder,
@@ -55,23 +55,23 @@ pub(super) struct Visit {
 
 impl Place {
     /// With TLS if there is an identity.
-    pub(super) fn new(identity: Option<Arc<Identity>>) -> Place {
+    pub(crate) fn new(identity: Option<Arc<Identity>>) -> Place {
         Place { listener: TcpListener::bind("127.0.0.1:0").expect("a port"), identity }
     }
 
-    pub(super) fn address(&self) -> HostPort {
+    pub(crate) fn address(&self) -> HostPort {
         let address = self.listener.local_addr().expect("an address");
         HostPort { host: address.ip().to_string(), port: address.port() }
     }
 
     /// The peer that is here.
-    pub(super) fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         let verify = self.identity.as_ref().map_or(Verify::Nothing, |identity| Verify::Pins(vec![identity.pin()]));
         Peer { id: PeerId(7), name: name("b.example"), addresses: vec![self.address()], verify }
     }
 
     /// The next who connects; the handshake may fail.
-    pub(super) fn accept(&self) -> Option<Visit> {
+    pub(crate) fn accept(&self) -> Option<Visit> {
         let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
         assert_eq!(poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&patience)), Ok(1), "nobody connects");
         let (stream, _) = self.listener.accept().expect("a connection");
@@ -89,21 +89,21 @@ impl Place {
     }
 
     /// The next who connects is greeted.
-    pub(super) fn welcome(&self) -> Visit {
+    pub(crate) fn welcome(&self) -> Visit {
         let mut visit = self.accept().expect("a handshake");
         visit.greets("b.example");
         visit
     }
 
     /// Does something here on a thread. Join it, so that its asserts count.
-    pub(super) fn then(self, script: impl FnOnce(Place) + Send + 'static) -> JoinHandle<()> {
+    pub(crate) fn then(self, script: impl FnOnce(Place) + Send + 'static) -> JoinHandle<()> {
         crate::thread::spawn("other server", 512 << 10, move || script(self)).expect("a thread")
     }
 }
 
 impl Visit {
     /// The next message; `None` at the end.
-    pub(super) fn gets(&mut self) -> Option<Message> {
+    pub(crate) fn gets(&mut self) -> Option<Message> {
         loop {
             if let Some(frame) = self.decoder.frame().expect("a frame within the cap") {
                 return Some(server::parse(&frame, 100).expect("a message of a server"));
@@ -120,7 +120,7 @@ impl Visit {
     }
 
     /// Takes the greeting, and says that its name is this.
-    pub(super) fn greets(&mut self, server: &str) {
+    pub(crate) fn greets(&mut self, server: &str) {
         let hello = self.gets().expect("a greeting");
         assert_eq!(hello.header.server.as_ref().map(|text| text.as_str()), Some("a.example"));
         assert_eq!(hello.payload.data.bytes(), br#"{"command":{"type":"ping","args":null}}"#);
@@ -128,14 +128,14 @@ impl Visit {
     }
 
     /// The id of the next message.
-    pub(super) fn gets_id(&mut self) -> String {
+    pub(crate) fn gets_id(&mut self) -> String {
         let message = self.gets().expect("a message");
         let id = message.header.message_id.expect("an id").as_str().to_owned();
         assert_eq!(message.payload.id.expect("an id").bytes(), format!("{id:?}").as_bytes());
         id
     }
 
-    pub(super) fn says(&self, text: &str) {
+    pub(crate) fn says(&self, text: &str) {
         let packet = Packet::write(|body| body.extend_from_slice(text.as_bytes())).parts().concat();
         match &*self.socket {
             Socket::Tcp(stream) => (&*stream).write_all(&packet),
@@ -146,7 +146,7 @@ impl Visit {
     }
 
     /// Reports on a message: `good`, `notNow` or `never`.
-    pub(super) fn reports(&self, id: &str, verdict: &str) {
+    pub(crate) fn reports(&self, id: &str, verdict: &str) {
         let header = match verdict {
             "good" => r#"{"status":"good"}"#,
             "notNow" => r#"{"status":"bad","reason":"busy","temporary":true}"#,
@@ -156,7 +156,7 @@ impl Visit {
     }
 
     /// Ends the connection at once.
-    pub(super) fn leaves(self) {
+    pub(crate) fn leaves(self) {
         self.socket.shutdown(Shutdown::Both);
     }
 }

@@ -3,7 +3,7 @@
 //! `courier.rs` decides what a link does next, without a socket or a clock; `link.rs` is the thread around it, with `wire.rs`
 //! for the connection, `single.rs` for peers that are connected to anew for each message, and `bell.rs` to wake it.
 //! `links.rs` has all links together: it starts and ends them as peers come and go. `public.rs` says where a
-//! server may be of which nothing is known, `invitation.rs` is how operators introduce servers to each other, and
+//! server may be of which nothing is known, `invitation.rs` and `joining.rs` are how operators introduce servers to each other, and
 //! `check.rs` tries each step on the way to a peer and says what to do about the one that fails.
 //!
 //! What other servers send comes in as clients' messages do, through `listener` and `connection`: it is none of this room.
@@ -12,9 +12,10 @@ mod bell;
 pub mod check;
 pub mod courier;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod introduction;
 pub mod invitation;
+pub mod joining;
 mod link;
 pub mod links;
 pub mod public;
