@@ -138,12 +138,13 @@ class Asker(Process):
         super().__init__(*command, **options)
         self.counter = 0
 
-    def envelope(self, user, data, **origin):
-        """The message id and the frame of a request by `user` with `data` (JSON text)."""
+    def envelope(self, user, data, hops=0, **origin):
+        """The message id and the frame of a request by `user` (of a server, if that is None) with `data` (JSON text)."""
         self.counter += 1
         message_id = f"a.example/5f-{self.counter}"
         origin = {"scope": "client", "user": user, "server": "a.example", "verified": True, "session": 17, **origin}
-        header = json.dumps({"messageId": message_id, "from": origin, "hops": 0}).encode()
+        origin = {key: value for key, value in origin.items() if value is not None}
+        header = json.dumps({"messageId": message_id, "from": origin, "hops": hops}).encode()
         return message_id, frame(b'{"header":' + header + b',"payload":{"type":"chat","data":' + data + b',"id":"c"}}')
 
     def sends(self, user, data, **origin):

@@ -300,6 +300,24 @@ class EnvelopeTest(unittest.TestCase):
             handler.write(frame(json.dumps(request).encode()))
             self.assertEqual(handler.gets()[1], [None, None, "handler", "a.example", None, True, "presence", "chat", None, 1])
 
+    def test_message_says_which_other_server_it_comes_from(self):
+        code = """
+            def handle(m):
+                return bester.reply([m.peer, m.peer_user, m.local_user, m.scope, m.user, m.server, m.session, m.verified, m.hops])
+            bester.serve(handle, envelope=True)
+        """
+        other = {"scope": "server", "server": "b.example", "session": None}
+        with asker(code) as handler:
+            known = ["b.example", "alice@b.example", None, "server", "alice", "b.example", None, True, 1]
+            self.assertEqual(handler.ask("alice", 1, hops=1, **other)[1], known)
+            self.assertEqual(handler.ask(None, 1, hops=8, **other)[1], ["b.example", None, None, "server", None, "b.example", None, True, 8])
+            for verified in (False, 1, "true", None):
+                header, said = handler.ask("alice", 1, **{**other, "verified": verified})
+                self.assertEqual(said, [None, None, None, "server", "alice", "b.example", None, False, 0], verified)
+            # A user of this server is of no other one, and neither is a handler.
+            self.assertEqual(handler.ask("alice", 1)[1][:3], [None, None, "alice"])
+            self.assertEqual(handler.ask("alice", 1, scope="handler", type="x")[1][:3], [None, None, None])
+
     def test_raw_is_byte_for_byte(self):
         with asker("bester.serve(lambda message: bester.reply(message.raw), envelope=True)") as handler:
             for data in TOUCHY + [b'{"payload":{"data":2}}', b'"}},"', b"[ ]"]:
@@ -494,6 +512,17 @@ class EnvelopeTest(unittest.TestCase):
             self.assertEqual(handler.ask("alice", 1)[0]["command"], "none")
             self.assertEqual(handler.process.wait(SECONDS_MAX), 1)
             self.assertIn("in the background", handler.log())
+
+    def test_several_may_run_in_the_background(self):
+        code = """
+            met = threading.Barrier(2)
+            def beside(name):
+                met.wait(20)
+                bester.push(bester.send(name, "here"))
+            bester.serve(lambda message: None, envelope=True, background=[lambda: beside("bob"), lambda: beside("carol")])
+        """
+        with asker(code) as handler:
+            self.assertEqual({handler.gets()[0]["commandData"][0] for _ in range(2)}, {"bob", "carol"})
 
     def test_background_that_fails_at_the_end_does_no_harm(self):
         code = """

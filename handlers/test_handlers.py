@@ -106,7 +106,7 @@ class CountTest(unittest.TestCase):
 
 class Chat(Asker):
     def __init__(self, *command):
-        super().__init__(*(command or [HERE / "chat" / "chat.py"]))
+        super().__init__(*(command or [HERE / "chat" / "chat.py"]), BESTER_SERVER="a.example")
 
 
 class ChatTest(unittest.TestCase):
@@ -161,11 +161,60 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(header["commands"][0]["payload"]["data"]["left"], "eve")
             self.assertEqual(chat.ask("bob", {"who": None})[1]["members"], ["alice", "bob"])
 
-    def test_users_of_other_servers_are_refused(self):
+    def test_who_is_not_vouched_for_is_refused(self):
         with Chat() as chat:
             chat.ask("alice", {"join": "kitchen"})
-            for origin in [{"scope": "server", "server": "b.example"}, {"verified": False}, {"verified": 1}]:
-                self.assertEqual(chat.ask("alice", {"who": "kitchen"}, **origin)[0], {"status": "notLocal"}, origin)
+            unknown = {"scope": "server", "server": "192.0.2.1:2224", "verified": False}
+            ourselves = {"scope": "server", "server": "a.example"}
+            for origin in [unknown, ourselves, {"verified": False}, {"verified": 1}, {"scope": "handler", "type": "x"}]:
+                for data in [{"who": "kitchen"}, {"who": "kitchen", "turn": 7}]:
+                    self.assertEqual(chat.ask("alice", data, **origin)[0], {"status": "notLocal"}, origin)
+
+    def test_rooms_of_other_servers(self):
+        with Chat() as chat:
+            header, request = chat.ask("alice", {"join": "attic@b.example"})
+            self.assertIn("id", header)  # for what becomes of it
+            header.pop("id")
+            self.assertEqual(header, {"status": "0", "command": "sendServers", "commandData": ["b.example"]})
+            turn = request.pop("turn")
+            self.assertEqual(request, {"join": "attic"})
+            other = {"scope": "server", "server": "b.example"}
+            state = {"joined": "alice@a.example", "members": ["alice@a.example", "bob@b.example"], "messages": 0}
+            answer = {"tell": state, "room": "attic", "to": {"a.example": ["alice"]}, "turn": turn}
+            header, told = chat.ask("alice", answer, hops=2, **other)
+            self.assertEqual(header, {"status": "0", "command": "sendClients", "commandData": ["alice"]})
+            self.assertEqual(told, {"room": "attic@b.example", **state})
+            header, request = chat.ask("alice", {"say": "hello"})
+            self.assertEqual((header["command"], request["say"], request["room"]), ("sendServers", "hello", "attic"))
+            # It has gone round too often to be answered.
+            stranger = {"tell": {"said": "hello"}, "room": "attic", "to": {"a.example": ["carol"]}}
+            self.assertEqual(chat.ask(None, stranger, hops=3, **other)[0], {"status": "0", "commands": []})
+            self.assertEqual(chat.ask(None, stranger, hops=2, **other)[1]["gone"], ["carol"])
+            header, text = chat.ask("alice", {"tell": {"said": "x" * 900_000}, "room": "attic", "to": {"a.example": ["alice"]}}, **other)
+            self.assertEqual(header, {"status": "badRequest"})
+            self.assertEqual(chat.log(), "")
+
+    def test_members_on_other_servers(self):
+        with Chat() as chat:
+            chat.ask("bob", {"join": "kitchen"})
+            origin = {"scope": "server", "server": "b.example", "session": None}
+            header, none = chat.ask("alice", {"join": "kitchen", "turn": 7}, hops=1, **origin)
+            answer, event = header["commands"]
+            self.assertEqual((answer["command"], answer["commandData"]), ("sendServers", ["b.example"]))
+            self.assertEqual(answer["payload"]["data"]["tell"]["members"], ["alice@b.example", "bob@a.example"])
+            self.assertEqual((event["command"], event["commandData"]), ("sendClients", ["bob"]))
+            header, none = chat.ask("bob", {"say": "hello"})
+            here, there = header["commands"]
+            self.assertEqual((here["command"], here["commandData"], here["payload"]["data"]["from"]), ("sendClients", ["bob"], "bob"))
+            self.assertEqual((there["command"], there["commandData"]), ("sendServers", ["b.example"]))
+            self.assertEqual(there["payload"]["data"]["tell"]["from"], "bob@a.example")
+            # The other server is not known any more.
+            report = {"delivered": 1, "queued": 0, "names": {"offline": [], "unknown": ["b.example"], "refused": []}}
+            report = {"payload": {"type": "chat", "data": report, "id": header["id"]}}
+            report["header"] = {"status": "bad", "reason": "peerUnknown", "messageType": "statusReport"}
+            chat.write(frame(json.dumps(report).encode()))
+            self.assertEqual(chat.ask("bob", {"who": None})[1]["members"], ["bob"])
+            self.assertEqual(chat.log(), "")
 
     def test_one_byte_at_a_time_and_many_at_once(self):
         with Chat() as chat:
@@ -184,6 +233,7 @@ class ChatTest(unittest.TestCase):
         seed = random.randrange(1 << 32)
         rng = random.Random(seed)
         words = ["join", "leave", "say", "who", "history", "room", "last", "from", "kitchen", "", "x" * 3_000, "\0", "ü"]
+        words += ["tell", "gone", "to", "turn", "kitchen@b.example", "a.example", "alice"]
         scalars = [b"null", b"true", b"false", b"0", b"-1", b"1e999", b"-1e-999", b"1.5", b"9" * 6_000, rb'"\ud800"', b"20"]
 
         def garbage(depth):
@@ -202,7 +252,8 @@ class ChatTest(unittest.TestCase):
         with Chat() as chat:
             for data in scalars + deep + [garbage(3) for _ in range(3_000)]:
                 with self.subTest(seed=seed, data=data[:200]):
-                    header, text = chat.ask(rng.choice(["alice", "bob", "eve"]), data)
+                    origin = rng.choice([{}, {"scope": "server", "server": "b.example"}])
+                    header, text = chat.ask(rng.choice(["alice", "bob", "eve"]), data, **origin)
                     statuses.add(header["status"])
                     self.assertNotEqual(header["status"], "internal", text)
                     if header["status"] != "0":

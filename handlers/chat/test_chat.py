@@ -13,7 +13,7 @@ class World:
     """Rooms with a clock that stands still."""
 
     def __init__(self):
-        self.rooms = Rooms()
+        self.rooms = Rooms("a.example")
 
     def sends(self, user, data):
         return self.rooms.handle(user, data, AT)

@@ -5,7 +5,7 @@ import re
 import unittest
 from pathlib import Path
 
-from harness import Asker, Informer
+from harness import Asker, Informer, frame
 
 HERE = Path(__file__).resolve().parent
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 class PresenceTest(unittest.TestCase):
     def setUp(self):
         self.informer = self.enter(Informer())
-        self.presence = self.enter(Asker(HERE / "presence.py", informer=self.informer))
+        self.presence = self.enter(Asker(HERE / "presence.py", informer=self.informer, BESTER_SERVER="a.example"))
         self.events = self.enter(self.informer.accept())
         self.assertEqual(self.events.question(), {"type": "watchClients"})
         self.events.answers(["alice", "bob"])
@@ -104,14 +104,17 @@ class PresenceTest(unittest.TestCase):
             self.assert_told(["alice"], {"online": "carol"})
 
     def test_only_users_of_this_server_may_ask(self):
-        for origin in [{"scope": "server", "server": "b.example"}, {"verified": False}, {"scope": "handler", "type": "x"}]:
+        unknown = {"scope": "server", "server": "192.0.2.1:2224", "verified": False}
+        ourselves = {"scope": "server", "server": "a.example"}
+        for origin in [unknown, ourselves, {"verified": False}, {"scope": "handler", "type": "x"}]:
             self.assertEqual(self.ask("alice", {"watch": True}, **origin)[0], {"status": "notLocal"}, origin)
         self.comes("carol")
         self.ends_well()
 
     def test_other_requests_are_refused(self):
         wrong = [None, 1, "who", [], {}, {"watch": 1}, {"watch": 0}, {"watch": 1.0}, {"watch": None}, {"who": False}, {"who": "bob"}]
-        wrong += [{"watch": True, "who": True}, {"online": "bob"}]
+        wrong += [{"watch": True, "who": True}, {"online": "bob"}, {"who": True, "server": "b.example"}, {"news": True}]
+        wrong += [{"watch": 1, "server": "b.example"}] + [{"watch": True, "server": name} for name in (None, 1, "", "b example", [])]
         for data in wrong:
             header, text = self.ask("alice", data)
             self.assertEqual(header, {"status": "badRequest"}, data)
@@ -122,9 +125,46 @@ class PresenceTest(unittest.TestCase):
         manual = (HERE / "README.md").read_text()
         table = re.search(r"## What to send\n(.*?)\n## ", manual, re.S).group(1)
         shown = re.findall(r"^\| `(\{.*?\})`", table, re.M)
-        self.assertEqual(len(shown), 3)
+        self.assertEqual(len(shown), 5)
         for data in shown:
             self.assertEqual(self.ask("alice", json.loads(data))[0]["status"], "0", data)
+
+    def test_watching_another_server(self):
+        header, _ = self.ask("alice", {"watch": True, "server": "b.example"})
+        reply, request = header["commands"]
+        self.assertEqual(reply, {"command": "reply", "payload": {"data": {"server": "b.example", "watch": True}}})
+        news = {"command": "sendServers", "commandData": ["b.example"], "payload": {"data": {"news": True}}}
+        self.assertEqual(request, news)
+        other = {"scope": "server", "server": "b.example", "session": None, "hops": 2}
+        header, told = self.ask(None, {"here": ["bob"], "count": 1, "number": 7}, **other)
+        self.assertEqual(header, {"status": "0", "command": "sendClients", "commandData": ["alice"]})
+        self.assertEqual(told, {"server": "b.example", "who": ["bob@b.example"], "count": 1})
+        self.goes("alice")  # and nobody is left who wants to know
+        self.assertEqual(self.presence.gets(), ({"status": "0", "command": "sendServers", "commandData": ["b.example"]}, {"news": False}))
+        self.ends_well()
+
+    def test_a_server_that_is_not_known_is_told_to_who_asked(self):
+        header, _ = self.ask("alice", {"watch": True, "server": "nowhere"})
+        data = {"delivered": 1, "queued": 0, "names": {"offline": [], "unknown": ["nowhere"], "refused": []}}
+        report = {"header": {"status": "bad", "reason": "peerUnknown", "messageType": "statusReport"}}
+        self.presence.write(frame(json.dumps({**report, "payload": {"type": "presence", "data": data, "id": header["id"]}}).encode()))
+        self.assert_told(["alice"], {"server": "nowhere", "watch": False})
+        self.ends_well()
+
+    def test_telling_another_server(self):
+        other = {"scope": "server", "server": "b.example", "session": None, "hops": 1}
+        header, here = self.ask("alice", {"news": True}, **other)
+        self.assertEqual(header, {"status": "0", "command": "reply"})
+        number = here.pop("number")
+        self.assertEqual(here, {"here": ["alice", "bob"], "count": 2})
+        self.comes("carol")
+        header, told = self.presence.gets()
+        self.assertEqual(header, {"status": "0", "command": "sendServers", "commandData": ["b.example"]})
+        self.assertGreater(told.pop("number"), number)
+        self.assertEqual(told, {"came": ["carol"], "went": []})
+        self.assertEqual(self.ask(None, {"news": False}, **other)[0], {"status": "0", "command": "none"})
+        self.comes("dave")
+        self.ends_well()
 
 
 if __name__ == "__main__":

@@ -33,14 +33,20 @@ comes from: see Message. Believe `message.local_user`; a name inside the data is
 agree, or clients could write envelopes of their own: the server says BESTER_ENVELOPE=1 to those that it sends envelopes,
 and a handler that takes them and is not told so ends with DO_NOT_RESTART.
 
+**Other servers.** With `"federated": true` beside it, messages come also from the handlers of this type on other servers that
+are known to this one, or, if the server is open to all, from anybody. `message.peer` is the server that it comes from, if the
+server vouches for it, and `message.peer_user` who is meant over there, as "alice@a.example". reply() goes to the handler on
+that server, and send_servers() to those on any others, as a message from us. They are kept on the disk until they have
+arrived, though perhaps in another order; the other server may be away for hours.
+
 **Later.** With envelopes, return LATER to answer when you are ready, from any thread: message.answer(bester.reply(...)).
 Mind the deadline (`timeoutSeconds`). Your function is never called by two threads at once.
 
 **Unasked.** With envelopes, push(bester.send("bob", data)) has something done though nobody asked; any thread may do so.
 If the server takes no more pushes for a moment, the call waits. Others use Informer().push(), which also says what came of it.
 
-**In the background.** serve(..., background=function) runs a function of yours in a thread beside. If that one raises an
-exception the process ends with 1, and the server starts another.
+**In the background.** serve(..., background=function) runs a function of yours in a thread beside, or each of a list of them. If
+one raises an exception the process ends with 1, and the server starts another.
 
 **Asking.** Informer asks the server who is online, and tells when users come and go.
 
@@ -142,7 +148,10 @@ Answer = Union[Command, Refusal, Sequence[Command], None]
 
 
 def reply(data: object, offline: Optional[str] = None) -> Command:
-    """Delivers `data` to the connection that asked. `offline` as in send(), should that have gone meanwhile."""
+    """Delivers `data` to the connection that asked. `offline` as in send(), should that have gone meanwhile.
+
+    If it was another server that asked, this is send_servers() to that one.
+    """
     return Command(b'"command":"reply"' + _offline(offline), _encode(data))
 
 
@@ -156,7 +165,10 @@ def send(users: Union[str, Iterable[str]], data: object, offline: Optional[str] 
 
 
 def send_servers(servers: Union[str, Iterable[str]], data: object) -> Command:
-    """Sends `data` to the handlers of the same type on these servers."""
+    """Sends `data` to the handlers of the same type on these servers (or on this one), which are named or given by address.
+
+    Only servers that this one knows can be sent to; others are `unknown` in the outcome.
+    """
     return Command(b'"command":"sendServers","commandData":' + _encode(_names(servers)), _encode(data))
 
 
@@ -192,14 +204,16 @@ class Message:
     type: Optional[str] = None
     """The type of the message."""
     hops: int = 0
-    """How many servers it has passed."""
+    """How many times it was sent from one server to another; the servers allow 8. What is said about a message with n of them
+    has n + 1 when it gets to the next server, and what is pushed begins anew: do not push because of what a server has sent."""
 
     scope: Optional[str] = None
     """Where it comes from: "client", "server" (another server) or "handler" (another handler's push)."""
     user: Optional[str] = None
     """Who sent it: a user of `server`. Whether that is true says `verified`; `local_user` is the one to rely on."""
     server: Optional[str] = None
-    """The server that the sender is logged in to, or that the handler belongs to."""
+    """The server that the sender is logged in to, or that the handler belongs to. Of another server that is not `verified` it
+    is the address that it was sent from."""
     session: Optional[int] = None
     """The sender's connection: a number that is not used again while the server runs."""
     handler: Optional[str] = None
@@ -217,6 +231,17 @@ class Message:
     def local_user(self) -> Optional[str]:
         """The user of this very server who sent it, beyond doubt; None if it was anybody else."""
         return self.user if self.scope == "client" and self.verified else None
+
+    @property
+    def peer(self) -> Optional[str]:
+        """The other server that sent it, beyond doubt; None if it is not from another server, or from one that is not known."""
+        return self.server if self.scope == "server" and self.verified else None
+
+    @property
+    def peer_user(self) -> Optional[str]:
+        """The user of that server for whom it was sent, by that server's word, as "alice@a.example": it can speak for its own
+        users alone. None if it speaks for nobody, or there is no `peer`."""
+        return f"{self.user}@{self.server}" if self.peer is not None and self.user is not None else None
 
     @cached_property
     def data(self) -> Any:
@@ -259,13 +284,14 @@ class Outcome(NamedTuple):
     delivered: int
     """To how many users it was handed on connections that do not acknowledge."""
     queued: int
-    """In how many mailboxes it is: of users who are away, or who have not acknowledged it."""
+    """In how many places on the disk it is: in mailboxes of users who are away, or who have not acknowledged it, and on the
+    way to other servers."""
     offline: List[str]
     """Who was not there."""
     unknown: List[str]
-    """Who does not exist."""
+    """Who does not exist: users, and servers that are not known."""
     refused: List[str]
-    """Whose mailbox is full."""
+    """Whose mailbox is full, and to which servers too much is on the way."""
 
 
 # Serving.
@@ -278,7 +304,7 @@ def serve(
     framing: str = "length",
     transport: str = "stdio",
     path: Optional[str] = None,
-    background: Optional[Callable[[], object]] = None,
+    background: Union[None, Callable[[], object], Sequence[Callable[[], object]]] = None,
     frame_bytes_max: int = FRAME_BYTES_MAX,
     answer_bytes_max: int = ANSWER_BYTES_MAX,
 ) -> None:
@@ -892,11 +918,12 @@ def _wrong_configuration(what: str) -> NoReturn:
     sys.exit(DO_NOT_RESTART)
 
 
-def _start_background(function: Optional[Callable[[], object]]) -> None:
-    if function is None:
-        return
-    work = function
+def _start_background(functions: Union[None, Callable[[], object], Sequence[Callable[[], object]]]) -> None:
+    for work in (functions,) if callable(functions) else functions or ():
+        _start_thread(work)
 
+
+def _start_thread(work: Callable[[], object]) -> None:
     def run() -> None:
         try:
             work()

@@ -26,6 +26,7 @@ mod matrix;
 mod operator;
 mod passwords;
 mod power;
+mod proxy;
 mod pushes;
 mod queue;
 mod replacing;

@@ -33,9 +33,9 @@ fn example_shows_every_key_and_its_default() {
             },
             "handlers": {"typeMap": {
                 "echo": {"handlerBinary": "handlers/echo/echo.py"},
-                "chat": {"handlerBinary": "handlers/chat/chat.py", "envelope": true},
+                "chat": {"handlerBinary": "handlers/chat/chat.py", "envelope": true, "federated": true},
                 "mail": {"handlerBinary": "handlers/mail/mail.py", "envelope": true, "offline": "queue"},
-                "presence": {"handlerBinary": "handlers/presence/presence.py", "envelope": true},
+                "presence": {"handlerBinary": "handlers/presence/presence.py", "envelope": true, "federated": true},
                 "count": {"handlerBinary": "handlers/count/count.sh", "framing": "lines"}
             }}
         }"#,

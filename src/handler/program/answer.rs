@@ -113,7 +113,7 @@ struct Command {
 const GOOD: [&str; 3] = ["0", "good", "ok"];
 
 impl Answer {
-    /// Deliver this to the connection that asked.
+    /// Deliver this to the connection that asked; if that was another server, send it to the handler there.
     pub fn reply(data: impl Data) -> Answer {
         Answer::command("reply", None, data)
     }
@@ -123,7 +123,8 @@ impl Answer {
         Answer::command("sendClients", Some(array(users)), data)
     }
 
-    /// Send this to these servers.
+    /// Send this to the handlers of the same type on these servers, given by name or by address. It is kept on the disk until
+    /// it is there.
     pub fn send_servers(servers: impl IntoIterator<Item = impl AsRef<str>>, data: impl Data) -> Answer {
         Answer::command("sendServers", Some(array(servers)), data)
     }

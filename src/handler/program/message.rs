@@ -35,11 +35,11 @@ pub enum Speaker<'a> {
     },
     /// Another server.
     Server {
-        /// The other server.
+        /// The other server; of one that is not known, the address that it was sent from.
         name: &'a str,
         /// The user over there, by the word of that server: another alice than the one here.
         user: Option<&'a str>,
-        /// Whether this server knows the other one.
+        /// Whether this server knows the other one, which has proved that it is the one.
         verified: bool,
     },
     /// Another handler of this server, which spoke without being asked.
@@ -85,6 +85,15 @@ impl Message {
         }
     }
 
+    /// The other server that sent it, if this server knows it and it has proved who it is. It speaks for its own users
+    /// alone (see [`Speaker::Server`]): keep their names together with its own.
+    pub fn peer(&self) -> Option<&str> {
+        match self.from() {
+            Some(Speaker::Server { name, verified: true, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The type of the message; `None` in plain form.
     pub fn kind(&self) -> Option<&str> {
         Some(self.request.as_ref()?.kind.as_str())
@@ -100,7 +109,9 @@ impl Message {
         Some(self.request.as_ref()?.message_id.as_str())
     }
 
-    /// How many servers it has passed.
+    /// How many times it was sent from one server to another, which they allow 8 times. What is sent because of it has one
+    /// more, and what is pushed begins anew: a handler must not push because of what a server has sent, or messages could go
+    /// in circles for ever.
     pub fn hops(&self) -> u64 {
         self.request.as_ref().map_or(0, |request| request.hops)
     }
@@ -196,14 +207,15 @@ pub struct Counts {
     pub message_id: String,
     /// Handed to at least one connection that does not acknowledge.
     pub delivered: u64,
-    /// In the mailbox: for somebody who is away, or until a connection that acknowledges has done so.
+    /// On the disk: in the mailbox of somebody who is away, or until a connection that acknowledges has done so; or on the way
+    /// to another server.
     #[serde(default)]
     pub queued: u64,
     /// Not logged in.
     pub offline: u64,
-    /// No such account or server.
+    /// No such account, or no server that is known.
     pub unknown: u64,
-    /// Their mailbox is full.
+    /// Their mailbox is full, or too much is on the way to that server.
     #[serde(default)]
     pub refused: u64,
     /// Who those are that were not reached.
@@ -218,9 +230,9 @@ pub struct Counts {
 pub struct Missed {
     /// Not logged in.
     pub offline: Vec<String>,
-    /// No such account or server.
+    /// No such account, or no server that is known.
     pub unknown: Vec<String>,
-    /// Their mailbox is full.
+    /// Their mailbox is full, or too much is on the way to that server.
     pub refused: Vec<String>,
 }
 

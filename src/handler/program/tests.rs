@@ -165,7 +165,12 @@ fn an_envelope_says_who_speaks_and_answers_come_in_any_order() {
         r#""hops":2},"payload":{"type":"x","data":3}}"#
     ));
     server.sends(r#"{"header":{"messageId":"m4","from":{"scope":"client","user":"mallory","server":"a","verified":false,"session":1}},"payload":{"type":"x","data":4}}"#);
+    server.sends(concat!(
+        r#"{"header":{"messageId":"m5","from":{"scope":"server","user":"alice","server":"192.0.2.1:2224","verified":false},"#,
+        r#""hops":1},"payload":{"type":"x","data":5}}"#
+    ));
     let first = next();
+    assert_eq!(first.peer(), None, "a user of this server is of no other one");
     assert_eq!(first.from(), Some(Speaker::User { name: "alice", server: "a.example", session: 7, verified: true }));
     assert_eq!((first.user(), first.kind(), first.id(), first.hops()), (Some("alice"), Some("x"), Some("c-1"), 0));
     assert_eq!(first.raw().bytes(), br#"{"n":1.0}"#);
@@ -175,8 +180,12 @@ fn an_envelope_says_who_speaks_and_answers_come_in_any_order() {
     let third = next();
     assert_eq!(third.from(), Some(Speaker::Server { name: "b.example", user: Some("alice"), verified: true }));
     assert_eq!(third.user(), None, "the alice of another server is not ours");
+    assert_eq!((third.peer(), third.hops()), (Some("b.example"), 2));
     let fourth = next();
-    assert_eq!(fourth.user(), None, "what is not verified is nobody");
+    assert_eq!((fourth.user(), fourth.peer()), (None, None), "what is not verified is nobody");
+    let fifth = next();
+    assert_eq!(fifth.from(), Some(Speaker::Server { name: "192.0.2.1:2224", user: Some("alice"), verified: false }));
+    assert_eq!((fifth.user(), fifth.peer()), (None, None), "a server that is not known is not believed");
     let about = third.message_id().expect("an id").to_owned();
     let other = outbox.clone();
     spawn(move || other.answer(&about, &Answer::none())).join().expect("no panic").expect("a server");
