@@ -12,14 +12,16 @@
 //! ```text
 //! cli                               the commands; main.rs only picks one
 //! server   client                   the assembly; a small client, for the commands and for programs in Rust
-//! listener   handler   admin        where connections come from: clients, programs, commands on this machine
+//! listener   handler   federation   where connections come from and go to: clients, programs, other servers, and
+//! admin                             commands on this machine
 //! connection                        the threads that read, one for each connection
 //! dispatcher::run                   the dispatcher's thread, which writes
 //! dispatcher                        all state, as a machine without I/O: events in, effects out
 //! protocol  transport  frame  outlet  gate  store  password  config  name  thread  tls  signals  logging  sys
 //! ```
 //!
-//! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `dispatcher` sees ids,
+//! `listener` and `handler` make something to read from and write to, and hand it to `connection`. `federation` sends to other
+//! servers and reads their reports on threads of its own; what those send comes in through `listener`. `dispatcher` sees ids,
 //! never sockets, files or clocks; only `dispatcher::run`, the thread around it, knows what is behind an id. `protocol`
 //! knows bytes and nothing else. Where something below must set something above in motion (have a handler replaced, say),
 //! `server` has handed in a channel or a function for it. `handler::program` is at the other end of it all: handlers in Rust
@@ -57,6 +59,17 @@
 //!   | feeding               others are fed from their mailbox, a page at a time: Effect::Read, to the reading thread
 //!   v
 //! Effect::Send              a connection that does not take what it is handed has the rest put into the mailbox
+//! ```
+//!
+//! What an answer has for other servers takes the same way: into an outbox, and from there to the link of that server.
+//!
+//! ```text
+//! Effect::Write             the outbox of the peer, in the same transaction as everything else of the answer
+//!   | store
+//! Effect::Forward           to the peer's link, if it is quick; otherwise the link reads the outbox
+//!   | federation            courier: what is on its way; link: TLS, and the peer's reports
+//!   v
+//! Write::Sent               the peer has it: it is deleted; or it is tried again, or its author is told
 //! ```
 //!
 //! The data of a message is a range of the frame that it came in, all the way: it is never decoded, and copied only

@@ -242,6 +242,21 @@ class ServersTest(unittest.TestCase):
         self.assertEqual(self.net.members(B), ["alice@a.example", "bob"])
         self.assertEqual(self.net.stays("alice@a.example"), {"kitchen@b.example": "joined"})
 
+    def test_a_late_join_changes_nothing_for_who_has_joined_again(self):
+        self.joined("bob@b.example")
+        for verb, turn in [("join", 9), ("join", 5), ("leave", 7)]:
+            self.net.chats[B].hear(A, "alice", {verb: "kitchen", "turn": turn}, 1, AT)
+            self.assertEqual(self.net.members(B), ["alice@a.example", "bob"])
+
+    def test_who_is_leaving_hears_no_more_of_the_room(self):
+        self.joined("bob@b.example", "alice@a.example")
+        self.net.sends("alice@a.example", {"leave": None})
+        self.net.sends("bob@b.example", {"say": "is she gone?"})
+        self.net.arrive(B, A)
+        self.assertEqual(self.net.gets("alice@a.example"), [])
+        self.net.settle()
+        self.assertEqual([list(told)[1] for told in self.net.gets("alice@a.example")], ["left"])
+
     def test_leaving_twice_does_not_wait_for_an_answer(self):
         self.joined("bob@b.example", "alice@a.example")
         self.assertIsNone(self.net.sends("alice@a.example", {"leave": None}))
@@ -348,6 +363,8 @@ class ServersTest(unittest.TestCase):
         for data in [{"who": "kitchen"}, {"history": "kitchen", "last": chat.HISTORY_MAX}]:
             acts += rooms.hear(server, f"{1:064}", {**data, "turn": 7}, 1, AT)
         gone = [f"{n:064}" for n in range(chat.MEMBERS_PER_SERVER_MAX)]
+        (told,) = self.net.chats[A].hear(B, None, {"tell": {}, "room": "kitchen", "to": {A: gone}}, 1, AT)
+        self.assertEqual(len(told.data["gone"]), chat.GONE_MAX)
         removed = rooms.hear(server, None, {"gone": gone, "room": "kitchen", "turn": 8}, 3, AT)
         for act in acts:
             self.assertLess(len(json.dumps(act.data, ensure_ascii=False).encode()), chat.TOLD_BYTES_MAX)

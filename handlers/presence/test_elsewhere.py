@@ -189,6 +189,25 @@ class ElsewhereTest(unittest.TestCase):
         self.assertEqual(self.world.gets("alice@a.example"), [])
         self.assertEqual(self.world.handlers[A]._elsewhere[B].online, {"bob"})
 
+    def test_a_late_list_is_no_news(self):
+        self.watching()
+        self.world.cut = True
+        self.world.passes(presence.REFRESH_SECONDS + presence.BEAT_SECONDS)
+        self.world.arrive()  # the question; and now the list with bob alone is on its way
+        self.world.comes("ben@b.example")
+        self.world.arrive(1)
+        self.assertEqual(self.world.gets("alice@a.example"), [{"online": "ben@b.example"}])
+        self.world.arrive()
+        self.assertEqual((self.world.gets("alice@a.example"), self.world.way), ([], []))
+
+    def test_who_is_not_on_a_list_that_is_too_long_has_not_gone(self):
+        many = [f"u{n:05}" for n in range(presence.NAMES_ELSEWHERE_MAX)]
+        self.world.start(B, many)
+        self.watching()
+        self.world.start(B, ["anton", *many])
+        self.world.passes(presence.REFRESH_SECONDS + presence.BEAT_SECONDS)
+        self.assertEqual(self.world.gets("alice@a.example"), [{"online": "anton@b.example"}])
+
     def test_many_changes_are_told_as_a_list(self):
         self.watching()
         here = [f"u{n}" for n in range(presence.CHANGES_MAX + 1)]

@@ -5,7 +5,7 @@
 
 mod add;
 mod join;
-mod list;
+pub(super) mod list;
 
 use super::control::{self, NoAnswer};
 use super::{Failure, output, print, warn};
@@ -57,9 +57,9 @@ Options:
       --json        with list and check: JSON, an object a line; times are seconds since 1970
   -h, --help        print this
 
-A NAME is what the other server calls itself (server.name). A new key is made known before it is
-used: put it in the place of the old one there, run bester peer show there and bester peer add
-here, and later bester peer add --replace, to forget the old key.
+A NAME is what the other server calls itself (server.name). When it gets a new key, run bester peer
+show there and bester peer add here with what that prints; until then messages wait. Later bester
+peer add --replace with the same card forgets the old key.
 
 Exit codes: 0 done, 64 called wrongly, 65 a bad card or invitation, or a taken name, 67 no such
 peer, 69 the other server or the database cannot be reached, 75 trying again may help, 77 not

@@ -1,13 +1,16 @@
-//! `bester queue`: what waits in mailboxes, whether the server runs or not.
+//! `bester queue`: what waits in mailboxes, and in the outboxes of other servers, whether the server runs or not.
 //!
 //! As with accounts, the command reads and writes the database itself, and tells a running server what it must know.
+//! Outboxes are in `outboxes.rs`.
+
+mod outboxes;
 
 use super::control::{self, NoAnswer};
 use super::outcome::printable;
 use super::status::{age, counted};
 use super::{Failure, OutputEnd, output, print, user, warn};
 use crate::config::Config;
-use crate::name::{BadName, Username};
+use crate::name::{BadName, ServerName, Username};
 use crate::protocol::report::put_string;
 use crate::store::{Database, Item, Mailbox, StoreError, Which};
 use serde_json::json;
@@ -17,13 +20,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `bester queue --help` prints.
 pub const HELP: &str = "\
-Usage: bester queue ACTION [USER] [SEQ] [-c FILE]
+Usage: bester queue ACTION [USER | --peer NAME] [SEQ] [-c FILE]
 
-What waits in the mailboxes of users. This works while the server runs, and without one.
+What waits in the mailboxes of users, and for other servers. This works while the server runs,
+and without one.
 
 Actions:
   list              the mailboxes in which something waits: the user, how many messages and
-                    bytes, how old the first is, and how many messages are set aside
+                    bytes, how old the first is, and how many messages are set aside; then the same
+                    of other servers, with \"peer\" in front of the name
   show USER         the messages in a mailbox: number, type, messageId, bytes, age, in how many
                     sessions it was sent without being acknowledged, and whether it is set aside
   retry USER [SEQ]  have all messages that were set aside sent again, or this one. They get new
@@ -31,9 +36,17 @@ Actions:
   drop USER SEQ     delete this message
   drop USER --aside delete the messages that were set aside
   drop USER --all   delete all messages in the mailbox
+  show --peer NAME  the messages for another server: number, type, messageId, bytes, age, how often
+                    it was tried, and whose message led to it
+  retry --peer NAME have the running server try it now, and not only when it is time
+  drop --peer NAME SEQ
+                    give up this message; its sender is told
+  drop --peer NAME --all
+                    give up all messages for that server; their senders are told
 
 Options:
   -c, --config FILE the configuration, which says where the mailboxes are (bester.conf)
+      --peer NAME   what waits for this server, and not for a user
       --data        with show: what is in each message, too; otherwise nobody gets to see that
       --json        with list and show: a JSON object a line; times are seconds since 1970
   -h, --help        print this
@@ -42,7 +55,8 @@ A message is set aside when it was sent in limits.deliveryAttempts sessions and 
 acknowledged it. It still takes its place in the mailbox, and goes when it is too old.
 
 Exit codes: 0 done, 64 called wrongly, 65 a bad name, or there is no such message, 67 no such
-user, 69 the database cannot be used, 75 it is busy, 77 not permitted, 78 bad configuration.
+user or peer, 69 the database cannot be used, or no server runs that could retry, 75 it is busy,
+77 not permitted, 78 bad configuration.
 ";
 
 /// Carries out `bester queue` with the arguments that follow it.
@@ -52,16 +66,25 @@ user, 69 the database cannot be used, 75 it is busy, 77 not permitted, 78 bad co
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let mut options = super::options();
     options.optflag("", "json", "").optflag("", "data", "").optflag("", "aside", "").optflag("", "all", "");
+    options.optopt("", "peer", "", "NAME");
     let matches = super::parse("queue", &options, args)?;
     if matches.opt_present("help") {
         return print(HELP);
     }
     let flags: Vec<&str> = ["json", "data", "aside", "all"].into_iter().filter(|flag| matches.opt_present(flag)).collect();
-    let action = Action::parse(&matches.free, &flags)?;
+    let action = Action::parse(&matches.free, &flags, matches.opt_str("peer").as_deref())?;
     let config = super::config_from(&matches)?;
     let mut database = Database::open(&config.database)?;
     let done = match action {
-        Action::List { json } => return output(|out| list(&database, json, now(), out)),
+        Action::List { json } => {
+            return output(|out| {
+                list(&database, json, now(), out)?;
+                outboxes::list(&database, json, now(), out)
+            });
+        }
+        Action::ShowPeer { peer, data, json } => return output(|out| outboxes::show(&database, &peer, (data, json), now(), out)),
+        Action::RetryPeer(peer) => outboxes::retry(&config, &database, &peer)?,
+        Action::DropPeer(peer, which) => outboxes::discard(&config, &mut database, &peer, which)?,
         Action::Show { user, data, json } => return output(|out| show(&database, &user, (data, json), now(), out)),
         Action::Retry(user, which) => {
             let done = retry(&mut database, &user, which)?;
@@ -94,11 +117,13 @@ enum Action {
     Show { user: Username, data: bool, json: bool },
     Retry(Username, Which),
     Drop(Username, Which),
+    ShowPeer { peer: ServerName, data: bool, json: bool },
+    RetryPeer(ServerName),
+    DropPeer(ServerName, Which),
 }
 
 impl Action {
-    fn parse(words: &[String], flags: &[&str]) -> Result<Self, Failure> {
-        let wrong = |what: &str| Failure::usage(format_args!("{what} (see bester queue --help)"));
+    fn parse(words: &[String], flags: &[&str], peer: Option<&str>) -> Result<Self, Failure> {
         let Some((action, rest)) = words.split_first() else {
             return Err(wrong("an action is missing"));
         };
@@ -113,6 +138,9 @@ impl Action {
             return Err(wrong(&format!("{action} knows no --{flag}")));
         }
         let has = |flag| flags.contains(&flag);
+        if let Some(peer) = peer {
+            return Self::parse_for_peer(action, rest, &has, peer);
+        }
         let (user, seq) = match rest {
             [] if action == "list" => return Ok(Self::List { json: has("json") }),
             _ if action == "list" => return Err(wrong("list takes no user")),
@@ -122,10 +150,6 @@ impl Action {
             _ => return Err(wrong(&format!("{} are too many words for {action}", rest.len()))),
         };
         let user = Username::new(user).map_err(|e: BadName| Failure::data(e))?;
-        let number = |text: &String| match text.parse() {
-            Ok(seq) if seq > 0 => Ok(Which::One(seq)),
-            _ => Err(wrong(&format!("{text:?} is no number of a message"))),
-        };
         let number = seq.map(number).transpose()?;
         match action.as_str() {
             "show" => Ok(Self::Show { user, data: has("data"), json: has("json") }),
@@ -137,6 +161,31 @@ impl Action {
                 _ => Err(wrong("drop takes one of these: the number of a message, --aside, --all")),
             },
         }
+    }
+
+    /// With `--peer`.
+    fn parse_for_peer(action: &str, rest: &[String], has: &dyn Fn(&'static str) -> bool, peer: &str) -> Result<Self, Failure> {
+        let peer = ServerName::new(peer).map_err(|e: BadName| Failure::data(e))?;
+        match (action, rest) {
+            ("list", _) => Err(wrong("list knows no --peer: it has all of them")),
+            ("show", []) => Ok(Self::ShowPeer { peer, data: has("data"), json: has("json") }),
+            ("retry", []) => Ok(Self::RetryPeer(peer)),
+            ("drop", [seq]) if !has("all") && !has("aside") => Ok(Self::DropPeer(peer, number(seq)?)),
+            ("drop", []) if has("all") && !has("aside") => Ok(Self::DropPeer(peer, Which::All)),
+            ("drop", _) => Err(wrong("drop --peer takes one of these: the number of a message, --all")),
+            _ => Err(wrong(&format!("{action} takes nothing beside --peer NAME"))),
+        }
+    }
+}
+
+fn wrong(what: &str) -> Failure {
+    Failure::usage(format_args!("{what} (see bester queue --help)"))
+}
+
+fn number(text: &String) -> Result<Which, Failure> {
+    match text.parse() {
+        Ok(seq) if seq > 0 => Ok(Which::One(seq)),
+        _ => Err(wrong(&format!("{text:?} is no number of a message"))),
     }
 }
 
@@ -181,16 +230,21 @@ fn in_json(item: &Item) -> Vec<u8> {
     put_string(&mut line, &item.message_id);
     let (bytes, kept, attempts, aside) = (item.bytes, item.kept, item.attempts, item.aside);
     line.extend_from_slice(format!(r#","bytes":{bytes},"kept":{kept},"attempts":{attempts},"setAside":{aside}"#).as_bytes());
-    if let Some(data) = &item.data {
+    end_json(&mut line, item.data.as_deref());
+    line
+}
+
+/// Appends the data, if there is any, and ends the line.
+fn end_json(line: &mut Vec<u8>, data: Option<&[u8]>) {
+    if let Some(data) = data {
         line.extend_from_slice(br#","data":"#);
         match serde_json::from_slice::<&RawValue>(data) {
-            Ok(_) => line.extend(one_line(data.clone())),
+            Ok(_) => line.extend(one_line(data.to_vec())),
             // Something else has written it.
-            Err(_) => put_string(&mut line, &String::from_utf8_lossy(data)),
+            Err(_) => put_string(line, &String::from_utf8_lossy(data)),
         }
     }
     line.extend_from_slice(b"}\n");
-    line
 }
 
 /// JSON without line breaks: in JSON they stand only between tokens.

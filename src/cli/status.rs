@@ -1,6 +1,6 @@
 //! `bester status`: what goes on in the running server.
 
-use super::{Failure, control, no_free_arguments, parse, print};
+use super::{Failure, control, no_free_arguments, parse, peer, print};
 use crate::store::{Database, StoreError, Totals};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -11,7 +11,8 @@ pub const HELP: &str = "\
 Usage: bester status [-c FILE] [--json]
 
 Shows what goes on in the running server: who is connected, what waits in mailboxes (bester queue
-tells more), whether the disk works, and for each instance of each handler how it is, what it has to
+tells more), whether the disk works, how the link to each other server is and what waits for it
+(bester peer tells more; one that proves nothing is marked insecure), and for each instance of each handler how it is, what it has to
 do, and how it died the last five times, with what it printed last.
 
 Whether the disk works is what the last messages that were to be kept or read met with. While there
@@ -47,11 +48,15 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     no_free_arguments("status", &matches)?;
     let config = super::config_from(&matches)?;
     let ask = |kind| control::ask(&config, kind, &Value::Null, control::AT_ONCE).map_err(|error| error.into_failure(&config));
-    let (status, handlers) = (ask("status")?, ask("handlers")?);
+    let (status, handlers, links) = (ask("status")?, ask("handlers")?, ask("peers")?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     // The disk may fail just now, and then the rest is wanted all the more.
-    let totals = Database::open(&config.database).and_then(|database| database.totals());
-    let status = joined(status, handlers, &totals, now);
+    let database = Database::open(&config.database);
+    let totals = database.as_ref().map_err(Clone::clone).and_then(Database::totals);
+    let mut status = joined(status, handlers, &totals, now);
+    let peers = database.and_then(|database| peer::list::joined(&database, Some(&links)));
+    // If it fails, the line about mailboxes says so; the links are known all the same.
+    status["peers"] = peers.map_or(links, Value::Array);
     let text = if matches.opt_present("json") { format!("{status}\n") } else { in_words(&status, now) };
     print(&text)
 }
@@ -96,6 +101,9 @@ fn write_words(out: &mut String, status: &Value, now: f64) -> std::fmt::Result {
     let draining = if status["draining"] == true { "; it is stopping" } else { "" };
     writeln!(out, "{}: {connections}, {sessions} of {users}, {under_way} under way{draining}", word(&status["server"]))?;
     write_kept(out, status, now)?;
+    for peer in status["peers"].as_array().into_iter().flatten() {
+        writeln!(out, "peer {}", peer::list::in_words(peer, now, "; "))?;
+    }
     for (kind, entry) in status["types"].as_object().into_iter().flatten() {
         writeln!(out, "\n{kind}: asked {}, {} not answered well", plural(&entry["asked"], "time", "times"), entry["failed"])?;
         let instances = entry["instances"].as_array().map_or(&[][..], Vec::as_slice);
@@ -188,12 +196,19 @@ mod tests {
             { "state": "backing off", "pid": null, "started": 8000.0, "starts": 2, "deaths": deaths },
         ] });
         let totals = Totals { mailboxes: 2, letters: 3, bytes: 1, aside: 1 };
-        let text = in_words(&joined(status, handlers, &Ok(totals), 10_000.5), 10_000.5);
+        let mut status = joined(status, handlers, &Ok(totals), 10_000.5);
+        status["peers"] = json!([
+            { "name": "b.example", "addresses": ["b:1"], "verify": "pins", "messages": 0, "state": "up", "since": 9940.0 },
+            { "name": "c", "addresses": ["c:1"], "verify": "none", "messages": 2, "oldest": 9000, "state": "ready", "since": 9940.0 },
+        ]);
+        let text = in_words(&status, 10_000.5);
         assert_eq!(
             text,
             "a.example: 3 connections, 2 sessions of 1 user, 0 messages under way\n\
              mailboxes: 3 messages with 1 byte in 2 mailboxes, 1 set aside\n\
-             storage: 0 orders waiting; it works\n\n\
+             storage: 0 orders waiting; it works\n\
+             peer b.example; b:1; up for 60 s; 0 messages\n\
+             peer c; c:1; ready for 60 s; 2 messages; 16 min; insecure: it proves nothing\n\n\
              chat: asked 7 times, 1 not answered well\n  \
              0: answering, 1 under way, 2 waiting; process 12 for 10 s; 1 start\n  \
              1: backing off, 0 under way, 0 waiting; 2 starts\n    \

@@ -146,6 +146,8 @@ impl Session {
                     None => self.payload(message.payload, frame),
                 }
             }
+            // It may say what no client may, an invitation say, and is read again as what it is.
+            Err(_) if stranger && client::is_of_server(frame) => self.first_of_server(frame),
             Err(refusal) => self.refuse_frame(refusal),
         }
     }

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,9 +121,9 @@ impl Links {
         }
         table.ending.retain(|thread| !thread.is_finished());
         for peer in &peers {
-            if !table.running.contains_key(&peer.id) {
+            if let Entry::Vacant(place) = table.running.entry(peer.id) {
                 match self.start_one(peer, before.remove(&peer.id)) {
-                    Ok(running) => _ = table.running.insert(peer.id, running),
+                    Ok(running) => _ = place.insert(running),
                     Err(error) => error!("no link to {}: {error}", peer.name),
                 }
             }

@@ -110,6 +110,15 @@ pub fn parse(frame: &Frame, read_header: bool, depth_max: usize) -> Result<Messa
     })
 }
 
+/// Whether the header of a frame says that it is another server's, which may say other things than a client.
+pub fn is_of_server(frame: &Frame) -> bool {
+    let mut reader = Reader::of_frame(frame, "the frame");
+    let mut found = Found::default();
+    let read = found.scope_alone(&mut reader);
+    // Data may be nested more deeply than what is only passed over.
+    !matches!(reader.verdict(read), Some((Reason::Malformed, _))) && found.server
+}
+
 /// What was read so far.
 #[derive(Default)]
 struct Found {
@@ -161,6 +170,17 @@ impl Found {
             }
         }
         Ok(())
+    }
+
+    fn scope_alone(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {
+        let Some(mut root) = reader.object("", &["header"])? else { return Ok(()) };
+        while reader.member(&mut root)?.is_some() {
+            let Some(mut header) = reader.object("header", &["scope"])? else { continue };
+            while reader.member(&mut header)?.is_some() {
+                self.scope(reader)?;
+            }
+        }
+        reader.end()
     }
 
     fn scope(&mut self, reader: &mut Reader<'_>) -> Result<(), Broken> {

@@ -208,7 +208,9 @@ fn take(model: &mut Model, database: &mut Database, path: &std::path::Path, step
         }
         Step::Settle { user, up_to, strict, most } => {
             let user = USERS[*user];
-            let (settled, _) = database.transact(|rows| Mailboxes(rows).settle(&name(user), UpTo { seq: *up_to, reports: true, strict: *strict }, *most)).unwrap();
+            let (settled, _) = database
+                .transact(|rows| Mailboxes(rows).settle(&name(user), UpTo { seq: *up_to, reports: true, strict: *strict }, *most))
+                .unwrap();
             assert_eq!(settled, model.users.entry(user).or_default().settle(*up_to, *strict, *most));
         }
         Step::Tried { user, seqs } => {

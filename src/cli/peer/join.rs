@@ -2,11 +2,12 @@
 
 use super::{address_of, card, ours, tell_server};
 use crate::cli::status::age;
-use crate::cli::{Failure, warn};
+use crate::cli::{Failure, control, warn};
 use crate::config::Config;
 use crate::federation::invitation::{Invitation, Secret};
 use crate::federation::joining::{self, NotJoined};
 use crate::store::{Database, Newcomer, Peer, StoreError, Verify};
+use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn now() -> u64 {
@@ -52,18 +53,21 @@ pub(super) fn join(config: &Config, invitation: &Invitation) -> Result<String, F
     }
     let host = joining::connect(invitation, &ours).map_err(|words| Failure::unavailable(format_args!("{name} is not reached: {words}")))?;
     remember(&mut database, config, invitation, before.as_ref())?;
+    // At once, as the other server connects to this one as soon as it lets it join.
+    tell_server(config);
     match host.join(invitation, &[address], &ours) {
         Ok(()) => {
-            tell_server(config);
+            // What was tried before was too early. Without a server there is nothing to be tried.
+            let _ = control::ask(config, "retryPeer", &json!(name.as_str()), control::AT_ONCE);
             Ok(format!("{name} and this server know each other now"))
         }
         Err(NotJoined::Refused { words, temporary }) => {
             take_back(&mut database, invitation, before)?;
+            tell_server(config);
             let words = format!("{name} does not let this server join: {words}");
             Err(if temporary { Failure::temporary(words) } else { Failure::data(format_args!("{words}; ask for another invitation")) })
         }
         Err(NotJoined::Unknown(words)) => {
-            tell_server(config);
             Err(Failure::temporary(format_args!("{name} did not say whether this server has joined ({words}): do the same again")))
         }
     }
@@ -103,7 +107,7 @@ fn take_back(database: &mut Database, invitation: &Invitation, before: Option<Pe
     let name = &invitation.card.server;
     match before {
         Some(before) => database.change_peer(name, |peer| *peer = before).map(drop),
-        // Nothing can wait for it yet that somebody would have to be told of: the server does not know of it.
+        // Whoever could send to it so far has been quick: what he sent is given up.
         None => database.remove_peer(name).map(drop),
     }
 }

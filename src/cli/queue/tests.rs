@@ -1,8 +1,8 @@
 use super::*;
 use crate::frame::Slice;
 use crate::password;
-use crate::store::mail::{Keep, Letter, Parcel, Place, Recipient, Ticket, Told, Write as Order};
-use crate::store::{Settings, Store};
+use crate::store::mail::{Author, Destination, Keep, Letter, Outgoing, Parcel, Place, Recipient, Ticket, Told, Write as Order};
+use crate::store::{Newcomer, Settings, Store, Verify};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn shown(database: &Database, user: &str, data: bool, json: bool) -> String {
 fn arguments_are_an_action_and_what_it_needs() {
     let parse = |words: &[&str], flags: &[&str]| {
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        Action::parse(&words, flags)
+        Action::parse(&words, flags, None)
     };
     let bob = || name("bob");
     assert_eq!(parse(&["list"], &["json"]), Ok(Action::List { json: true }));
@@ -205,4 +205,93 @@ fn there_is_no_mailbox_without_an_account() {
         ];
         assert_eq!(codes, [67; 3], "{user}");
     }
+}
+
+#[test]
+fn outboxes_are_asked_for_with_the_name_of_a_server() {
+    let parse = |words: &[&str], flags: &[&str]| {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        Action::parse(&words, flags, Some("b.example"))
+    };
+    let peer = || ServerName::new("b.example").unwrap();
+    assert_eq!(parse(&["show"], &["data"]), Ok(Action::ShowPeer { peer: peer(), data: true, json: false }));
+    assert_eq!(parse(&["retry"], &[]), Ok(Action::RetryPeer(peer())));
+    assert_eq!(parse(&["drop", "7"], &[]), Ok(Action::DropPeer(peer(), Which::One(7))));
+    assert_eq!(parse(&["drop"], &["all"]), Ok(Action::DropPeer(peer(), Which::All)));
+    for (words, flags) in [
+        (&["list"][..], &[][..]),
+        (&["show", "bob"], &[]),
+        (&["retry", "7"], &[]),
+        (&["drop"], &[]),
+        (&["drop"], &["aside"]),
+        (&["drop"], &["aside", "all"]),
+        (&["drop", "7"], &["all"]),
+        (&["drop", "seven"], &[]),
+        (&["show"], &["all"]),
+    ] {
+        let failure = parse(words, flags).unwrap_err();
+        assert!(failure.code == 64 && failure.message.contains("bester queue --help"), "{words:?} {flags:?}: {failure}");
+    }
+    assert_eq!(Action::parse(&["show".to_owned()], &[], Some("b example")).unwrap_err().code, 65);
+}
+
+/// A database in which these wait for b.example, of alice, and nobody's.
+fn outbox(messages: &[(&str, bool)]) -> (TempDir, Database) {
+    let (directory, mut database) = mailboxes(&[], &[]);
+    let path = directory.path().join("state/bester.db");
+    let verify = Verify::Pins(vec!["2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683".parse().unwrap()]);
+    let peer = Newcomer { name: ServerName::new("b.example").unwrap(), addresses: Vec::new(), verify };
+    let id = database.add_peer(&peer, 1).unwrap();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let tell = move |all: Vec<Told>| all.into_iter().for_each(|one| tell.send(one).unwrap());
+    let (store, threads) = Store::start(Database::open(&path).unwrap(), Settings::default(), tell).unwrap();
+    for (number, (data, of_alice)) in (1..).zip(messages) {
+        let author = of_alice.then(|| Author { user: name("alice"), id: None, message_id: "a.example/5f-9".into() });
+        let message_id = format!("a.example/5f-{number}").into();
+        let data = Slice::from(data.as_bytes());
+        let outgoing = Outgoing { to: Destination::Peer(id), message_id, kind: "post".into(), data, hops: 1, author };
+        let keep = Keep { outgoing: vec![Arc::new(outgoing)], ..Keep::default() };
+        store.write(vec![Order::Keep(Ticket(number), Arc::new(keep))]).unwrap();
+        let kept = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(&kept, Told::Kept(_, Ok(places)) if matches!(places[..], [Place::Queued(_)])), "{kept:?}");
+    }
+    threads.finish();
+    (directory, database)
+}
+
+#[test]
+fn what_waits_for_another_server_is_shown_without_its_data_unless_that_was_asked_for() {
+    let (_directory, database) = outbox(&[("[1,\n2]", true), ("3", false)]);
+    let peer = ServerName::new("b.example").unwrap();
+    let at = now();
+    assert_eq!(text(|out| outboxes::list(&database, false, at + 7200, out)), "peer b.example\t2 messages\t7 bytes\t2 h\n");
+    let line: serde_json::Value = serde_json::from_str(&text(|out| outboxes::list(&database, true, at, out))).unwrap();
+    assert_eq!((&line["peer"], &line["messages"], &line["bytes"]), (&json!("b.example"), &json!(2), &json!(7)));
+    let show = |with| text(|out| outboxes::show(&database, &peer, with, 0, out));
+    let first = "1\tpost\ta.example/5f-1\t6 bytes\t0 s\ttried 0 times\tof alice\n";
+    let second = "2\tpost\ta.example/5f-2\t1 byte\t0 s\ttried 0 times\n";
+    assert_eq!(show((false, false)), format!("{first}{second}"));
+    assert_eq!(show((true, false)), format!("{first}\t[1, 2]\n{second}\t3\n"));
+    let lines = show((true, true));
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["author"], &lines[0]["data"], &lines[1]["author"]), (&json!("alice"), &json!([1, 2]), &json!(null)));
+    assert!(!show((false, true)).contains("data"));
+}
+
+#[test]
+fn whoever_sent_what_is_dropped_is_told() {
+    let (directory, mut database) = outbox(&[("1", true), ("2", false), ("3", true)]);
+    let file = directory.path().join("bester.conf");
+    let text = r#"{ "network": { "tcp4": { "port": 0 } }, "server": { "name": "a.example" },
+                    "handlers": { "typeMap": { "x": { "handlerBinary": "cat" } } } }"#;
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(&file).unwrap();
+    let peer = ServerName::new("b.example").unwrap();
+    let mut discard = |which| outboxes::discard(&config, &mut database, &peer, which);
+    assert_eq!(discard(Which::One(1)).unwrap(), "1 message for b.example given up");
+    assert_eq!(discard(Which::One(1)).unwrap_err().code, 65);
+    assert_eq!(discard(Which::All).unwrap(), "2 messages for b.example given up");
+    assert_eq!(outboxes::retry(&config, &database, &peer).unwrap_err().code, 69);
+    assert_eq!(outboxes::retry(&config, &database, &ServerName::new("c").unwrap()).unwrap_err().code, 67);
+    assert!(listed(&database, false).starts_with("alice\t2 messages\t"), "two reports");
 }

@@ -178,6 +178,34 @@ fn a_message_is_sent_again_after_a_broken_connection_and_after_a_report_that_say
 }
 
 #[test]
+fn a_post_says_what_it_has_no_room_for_and_wakes_only_whoever_waits() {
+    let shared = Arc::new(Shared::new().unwrap());
+    let (post, messages) = post(&shared);
+    let outbox = Memory::default();
+    let carry = |bytes: usize| {
+        let (seq, message) = outbox.put(&"1".repeat(bytes));
+        post.carry(seq, message);
+        shared.missed.swap(false, Ordering::SeqCst)
+    };
+    assert!(carry(1) && messages.is_empty(), "nothing is taken while there is no connection");
+    shared.open.store(true, Ordering::SeqCst);
+    (0..POST_MESSAGES).for_each(|_| assert!(!carry(1)));
+    assert!(carry(1), "it is full");
+    assert_eq!((messages.try_iter().count(), shared.bytes.swap(0, Ordering::SeqCst)), (POST_MESSAGES, POST_MESSAGES));
+    assert!(!carry(POST_BYTES + 1), "one message always has room");
+    assert!(carry(1), "but it takes all of it");
+    let rung = || {
+        let before = Instant::now();
+        shared.bell.wait(None, Some(before + Duration::from_millis(50))).unwrap();
+        before.elapsed() < Duration::from_millis(50)
+    };
+    assert!(!rung());
+    shared.wants.store(true, Ordering::SeqCst);
+    carry(1);
+    assert!(rung() && !shared.wants.load(Ordering::SeqCst));
+}
+
+#[test]
 fn more_than_the_post_holds_is_read_from_the_outbox() {
     let place = Place::new(Some(identity()));
     let peer = place.peer();

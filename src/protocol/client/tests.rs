@@ -390,3 +390,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frame_of_a_server_is_known_by_its_scope_whatever_else_is_in_it() {
+    for (text, expected) in [
+        (r#"{"header":{"authentication":{"method":"invite","secret":"x"},"scope":"server"},"payload":{"type":1}}"#, true),
+        (r#"{"payload":7,"header":{"scope":"server"}}"#, true),
+        (r#"{"header":{"scope":"client"},"payload":{}}"#, false),
+        (r#"{"header":{"scope":"server"},"header":{"scope":"server"}}"#, false),
+        (r#"{"header":{"scope":"server"}"#, false),
+        (r#"{"payload":{"header":{"scope":"server"}}}"#, false),
+        ("[]", false),
+    ] {
+        assert_eq!(is_of_server(&Frame::from(text.as_bytes())), expected, "{text}");
+    }
+}
