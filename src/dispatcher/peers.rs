@@ -49,6 +49,8 @@ pub(super) struct Peers {
     peers: HashMap<PeerId, Peer>,
     by_name: HashMap<ServerName, PeerId>,
     by_address: HashMap<HostPort, PeerId>,
+    /// The same of those of which nothing else is known.
+    open: HashMap<HostPort, PeerId>,
     by_key: HashMap<Pin, PeerId>,
     /// What those have sent that are no peers, in the current second.
     sent: HashMap<IpAddr, usize>,
@@ -64,6 +66,7 @@ impl Peers {
             peers: HashMap::default(),
             by_name: HashMap::default(),
             by_address: HashMap::default(),
+            open: HashMap::default(),
             by_key: HashMap::default(),
             sent: HashMap::default(),
             second: None,
@@ -73,12 +76,11 @@ impl Peers {
     /// There are these now. Gives those of before that are gone, or prove in another way who they are.
     pub(super) fn replace(&mut self, peers: Vec<Peer>) -> HashSet<PeerId> {
         let before = std::mem::take(&mut self.peers);
-        (self.by_name, self.by_address, self.by_key) = Default::default();
+        (self.by_name, self.by_address, self.open, self.by_key) = Default::default();
         for peer in peers {
             self.by_name.insert(peer.name.clone(), peer.id);
-            if peer.verify != Verify::Open {
-                self.by_address.extend(peer.addresses.iter().map(|address| (address.clone(), peer.id)));
-            }
+            let by_address = if peer.verify == Verify::Open { &mut self.open } else { &mut self.by_address };
+            by_address.extend(peer.addresses.iter().map(|address| (address.clone(), peer.id)));
             if let Verify::Pins(pins) = &peer.verify {
                 self.by_key.extend(pins.iter().map(|pin| (*pin, peer.id)));
             }
@@ -176,7 +178,7 @@ impl Peers {
     pub(super) fn find(&self, destination: &Destination) -> Option<PeerId> {
         match destination {
             Destination::Peer(peer) => Some(*peer),
-            Destination::Address(address) => self.by_name.get(address.to_string().as_bytes()).copied(),
+            Destination::Address(address) => self.open.get(address).copied(),
         }
     }
 

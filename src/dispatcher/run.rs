@@ -236,6 +236,7 @@ impl Runner {
         }
         let now = Instant::now();
         if let Err(refused) = self.store.write(std::mem::take(&mut tables.writes)) {
+            // Of the others that are given back none is the dispatcher's: links order them, and try again themselves.
             let tickets = refused.into_iter().filter_map(|write| if let Write::Keep(ticket, _) = write { Some(ticket) } else { None });
             tickets.for_each(|ticket| self.dispatcher.handle(now, Event::Stored(Told::Kept(ticket, Err(Trouble::Busy))), effects));
         }

@@ -84,7 +84,8 @@ pub enum Destination {
     /// A server that is known.
     Peer(PeerId),
     /// A server of which nothing is known but where it listens (`federation.mode` `open`). It becomes known by that, as
-    /// [`Verify::Open`](super::Verify::Open) and under that name.
+    /// [`Verify::Open`](super::Verify::Open) and under that name, an IPv6 number without its brackets. A peer that has that name
+    /// already is that one.
     Address(HostPort),
 }
 
@@ -95,7 +96,7 @@ pub struct Author {
     pub user: Username,
     /// The `payload.id` of the user's message, JSON with its quotes.
     pub id: Option<Slice>,
-    /// The `messageId` that the user was told.
+    /// The `messageId` that the user was told. Empty in what is read from an outbox when the account is gone: nobody is told then.
     pub message_id: Box<str>,
 }
 
@@ -115,7 +116,7 @@ pub struct Keep {
 pub enum Place {
     /// In his mailbox, or in its outbox, under this number.
     Queued(u64),
-    /// Nowhere: that is full.
+    /// Nowhere: that is full, or there are as many servers as there may be.
     Refused,
     /// Nowhere: he has no account any longer, or it is no peer any longer.
     Unknown,
@@ -266,7 +267,8 @@ pub enum Write {
         /// Which.
         seqs: Vec<u64>,
     },
-    /// What has become of messages to another server.
+    /// What has become of messages to another server; [`Told::Reported`] follows where an author got a report. A disk that fails
+    /// is no reason to order it again: that something was taken or refused is kept in mind until it can be written down.
     Sent(PeerId, Receipt),
 }
 

@@ -10,7 +10,7 @@
 //! on. What lies for too long is deleted in between, a little at a time.
 //!
 //! When the disk fails, everything in that transaction has failed, and so has what is ordered from then on, at once; once a
-//! second it is tried whether the disk works again.
+//! second it is tried whether the disk works again. Acknowledgements and receipts are then carried out late.
 
 use super::accounts::Accounts;
 use super::error::Reach;
