@@ -284,7 +284,8 @@ impl Courier {
             return; // it was in a page already
         }
         let next = seq == self.known + 1 && !self.behind && self.reading.is_none();
-        if next && self.may_send() && self.first_lost().is_none() {
+        // While anything is to be sent again, the outbox is being read, or there is more in it.
+        if next && self.may_send() {
             self.known = seq;
             self.send(now, seq, Flight { message, tries: 0 }, orders);
         } else {

@@ -289,7 +289,7 @@ fn all_slow_readers_together_are_bounded() {
 
 #[test]
 fn all_that_comes_in_together_is_bounded() {
-    let server = serve(r#""inFlight": 4096, "frameBytes": 65536, "incomingBytesTotal": 200000"#);
+    let server = serve(r#""inFlight": 4096, "frameBytes": 65536, "frameBytesServer": 65536, "incomingBytesTotal": 200000"#);
     let mut alice = server.log_in("alice");
     let mut bob = server.log_in("bob");
     bob.set_write_patience(Duration::from_millis(200));

@@ -331,6 +331,22 @@ fn what_is_on_its_way_when_the_connection_ends_comes_first_on_the_next() {
 }
 
 #[test]
+fn a_page_from_before_the_connection_was_lost_does_not_overtake_what_was_on_its_way() {
+    let mut world = World::connected();
+    world.put(1, true);
+    world.quick = false;
+    world.put(1, false);
+    assert_eq!((&world.unanswered[..], world.reads.len()), (&[1][..], 1));
+    world.lose();
+    world.pass(Duration::from_secs(6));
+    world.connect(true);
+    let page = world.page();
+    world.quick = true;
+    world.tell(page);
+    assert_eq!(world.unanswered, [1, 2]);
+}
+
+#[test]
 fn what_is_gone_from_the_outbox_is_not_sent_again() {
     let mut world = World::connected();
     (0..3).for_each(|_| world.put(1, true));
