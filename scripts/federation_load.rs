@@ -124,7 +124,7 @@ fn flow(from: &str, to: &str, server: &str, seconds: f64, rate: f64) -> Outcome<
             for number in 1..=expected {
                 let (seq, took) = next(&mut client)?.ok_or("the server closed the connection")?;
                 histogram.record(took)?;
-                if number as u64 % ACKNOWLEDGED == 0 || number == expected {
+                if (number as u64).is_multiple_of(ACKNOWLEDGED) || number == expected {
                     client.ack(seq)?;
                 }
             }

@@ -51,7 +51,7 @@ impl Dispatcher {
             Ok(remote) => Ok(remote),
             Err(why) => {
                 self.log_refusal(now, conn, proof, claimed, &why);
-                Err((Reason::Forbidden, "this server takes no messages from you: you are no peer of it, or did not prove it"))
+                Err((Reason::Forbidden, "messages of other servers are taken from peers only: you are none, or did not prove it"))
             }
         };
         match judged {

@@ -33,6 +33,10 @@ const POST_BYTES: usize = 4 << 20;
 const FLIGHT_BYTES: usize = 4 << 20;
 /// Messages that are taken in before anything is sent.
 const TURN_MAX: usize = 256;
+/// What the peer has is written down so late, with all that it has by then: each of these writes is one that others wait for, and
+/// what is lost of them when the power fails is sent again and known there. There are never more of them than fit into a turn.
+const TAKEN_WITHIN: Duration = Duration::from_millis(20);
+const TAKEN_MAX: usize = 256;
 /// The outbox is looked into so soon after the start, as what the dispatcher said before it knew the link is lost, ...
 const LOOK_FIRST: Duration = Duration::from_secs(1);
 /// ... and from then on so often, for what was put there by others.
@@ -181,6 +185,8 @@ impl Link {
             single,
             packets: Vec::new(),
             more: false,
+            taken: Vec::new(),
+            settle_at: None,
             look_at: now + LOOK_FIRST,
             told: None,
         };
@@ -199,6 +205,10 @@ struct Running<'a> {
     packets: Vec<Packet>,
     /// There may be more to read without waiting.
     more: bool,
+    /// What the peer has, and is not written down yet.
+    taken: Vec<u64>,
+    /// When that is done, if there is something.
+    settle_at: Option<Instant>,
     look_at: Instant,
     /// What the log says about the link already.
     told: Option<Words>,
@@ -212,6 +222,8 @@ impl Running<'_> {
             self.show();
             self.wait();
         }
+        // Nobody is left who would try again what is refused: it is sent again after the next start, and known there.
+        self.write_down_taken();
     }
 
     fn turn(&mut self) {
@@ -238,6 +250,19 @@ impl Running<'_> {
         }
         self.tell(Event::Tick);
         self.write();
+        if self.taken.len() >= TAKEN_MAX || self.settle_at.is_some_and(|at| at <= Instant::now()) {
+            let refused = self.write_down_taken();
+            refused.into_iter().for_each(|receipt| self.tell(Event::Unsettled(receipt)));
+        }
+    }
+
+    /// Gives back what there is no room for.
+    fn write_down_taken(&mut self) -> Vec<Receipt> {
+        self.settle_at = None;
+        match std::mem::take(&mut self.taken) {
+            taken if taken.is_empty() => Vec::new(),
+            taken => self.link.outbox.settle(vec![Receipt::Taken(taken)]),
+        }
     }
 
     /// Tells the courier, and carries out what it orders.
@@ -250,6 +275,10 @@ impl Running<'_> {
             let mut receipts = Vec::new();
             for order in orders {
                 match order {
+                    Order::Settle(Receipt::Taken(seqs)) => {
+                        self.settle_at.get_or_insert_with(|| Instant::now() + TAKEN_WITHIN);
+                        self.taken.extend(seqs);
+                    }
                     Order::Settle(receipt) => receipts.push(receipt),
                     order => events.extend(self.carry_out(order)),
                 }
@@ -397,10 +426,11 @@ impl Running<'_> {
         shared.wants.store(wants, Ordering::SeqCst);
         let news = wants && (!messages.is_empty() || shared.missed.load(Ordering::SeqCst));
         if !news && !self.more {
-            let deadline = self.courier.next_deadline().map_or(self.look_at, |deadline| deadline.min(self.look_at));
+            let deadlines = [self.courier.next_deadline(), self.settle_at, Some(self.look_at)];
+            let deadline = deadlines.into_iter().flatten().min();
             let waited = match &self.wire {
-                Some(wire) => wire.wait(&shared.bell, Some(deadline)),
-                None => shared.bell.wait(None, Some(deadline)).map(drop).map_err(|error| error.to_string()),
+                Some(wire) => wire.wait(&shared.bell, deadline),
+                None => shared.bell.wait(None, deadline).map(drop).map_err(|error| error.to_string()),
             };
             match waited {
                 Ok(()) => self.more = self.wire.is_some(),
