@@ -72,6 +72,19 @@
 //! Write::Sent               the peer has it: it is deleted; or it is tried again, or its author is told
 //! ```
 //!
+//! What another server sends takes the way of a client's message, from a connection of its own to the handler, with three
+//! differences:
+//!
+//! ```text
+//! connection::server        a header in each frame: protocol::server; what it may send: allowance
+//!   v
+//! Event::Greeted            once: dispatcher::peers judges the key that TLS proved and the name that it says, serving does the rest
+//! Event::Message
+//!   | dispatcher            repeats: had it before? only then to the handler; the report is kept with what the answer does
+//!   v
+//! Effect::Send              the report: the other server's link reads it, and deletes the message there
+//! ```
+//!
 //! The data of a message is a range of the frame that it came in, all the way: it is never decoded, and copied only
 //! into what goes out.
 //!

@@ -43,7 +43,8 @@ Set up and run a server:
   serve             run the server until it is told to stop
   check             say what a configuration means, and what is wrong with it
   config default    print a configuration in which every key is explained
-  demo              show a whole conversation: a server of its own, two users, then gone again
+  demo              show a whole conversation: a server of its own, two users, then gone again;
+                    with --federated, two servers that get to know each other
   user              add, change, list, import and export accounts
   peer              introduce other servers, show and check the links to them, forget them
   queue             show what waits in mailboxes and for other servers, or drop it

@@ -15,7 +15,7 @@ use crate::federation::check::{self, Step};
 use crate::federation::invitation::{Card, Invitation};
 use crate::name::ServerName;
 use crate::store::{Database, GivenUp, StoreError};
-use crate::tls::{Identity, Paths};
+use crate::tls::{Identity, IdentityFlaw, Paths};
 use crate::transport::HostPort;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
@@ -213,7 +213,13 @@ fn identity(config: &Config) -> Result<Arc<Identity>, Failure> {
         Some(files) => Identity::load(&Paths { certificate: files.certificate.clone(), key: files.key.clone() }),
         None => Identity::own(&config.server.state_directory, &config.server.name),
     };
-    identity.map(Arc::new).map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
+    identity.map(Arc::new).map_err(|error| {
+        let message = match &error.flaw {
+            IdentityFlaw::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => format!("{error}: run this as the server's user"),
+            _ => error.to_string(),
+        };
+        Failure { code: error.exit_code(), message }
+    })
 }
 
 /// Who we are to other servers.

@@ -12,9 +12,9 @@ Usage: bester status [-c FILE] [--json]
 
 Shows what goes on in the running server: who is connected, what waits in mailboxes (bester queue
 tells more), whether the disk works, how the link to each other server is and what waits for it
-(bester peer tells more; one that proves nothing is marked insecure), and for each instance of each
-handler how it is, what it has to do, and how it died the last five times, with what it printed
-last.
+(bester peer tells more; one that proves nothing is marked insecure), and for each instance of
+each handler how it is, what it has to do, and how it died the last five times, with what it
+printed last.
 
 Whether the disk works is what the last messages that were to be kept or read met with. While there
 is nothing to keep, nothing is tried. How many orders wait for the disk is told, too.

@@ -4,10 +4,11 @@
 //! sequences of events can drive it in a test. `run.rs` is the thread around it. Start reading at
 //! [`Dispatcher::handle`]: it only tells what goes where. `sessions.rs` minds who is connected, `asking.rs` takes a
 //! message to its handler, `answering.rs` takes the answer to those whom it names, `pushing.rs` what a handler says
-//! unasked. `serving.rs` takes what other servers say, and `sending.rs` has messages for them kept (`peers.rs` knows who they are). `keeping.rs` has the disk keep what must not be lost, `feeding.rs` takes what lies in mailboxes to sessions (`feed.rs`
-//! knows how far each is), `repeats.rs` recognises messages that come again, `storage.rs` remembers how the disk did. `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and
-//! `inquiry.rs` answer questions of clients, handlers and the operator. `users.rs`, `routes.rs` with `lane.rs`, and
-//! `requests.rs` are the tables.
+//! unasked. `serving.rs` takes what other servers say, and `sending.rs` has messages for them kept (`peers.rs` knows who they
+//! are). `keeping.rs` has the disk keep what must not be lost, `feeding.rs` takes what lies in mailboxes to sessions (`feed.rs`
+//! knows how far each is), `repeats.rs` recognises messages that come again, `storage.rs` remembers how the disk did.
+//! `deadlines.rs` ends what takes too long; `handlers.rs` minds which handlers can be asked, `builtin.rs` and `inquiry.rs` answer
+//! questions of clients, handlers and the operator. `users.rs`, `routes.rs` with `lane.rs`, and `requests.rs` are the tables.
 
 mod answering;
 mod asking;

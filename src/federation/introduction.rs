@@ -52,8 +52,12 @@ impl Introduction for Introducer {
 
 fn refusal(error: StoreError) -> (Reason, String) {
     match error {
-        StoreError::NoInvitation => (Reason::Forbidden, "there is no such invitation, or it is too old, or was used".to_owned()),
-        StoreError::PeerTaken(name) => (Reason::Forbidden, format!("another server is known here as {name}, or by your key")),
+        StoreError::NoInvitation => {
+            (Reason::Forbidden, "there is no such invitation, or it is too old, or was used: ask for another".to_owned())
+        }
+        StoreError::PeerTaken(name) => {
+            (Reason::Forbidden, format!("another server is known here as {name}, or by your key: bester peer remove here forgets it"))
+        }
         StoreError::PeersFull { .. } => (Reason::Busy, "this server has as many peers as it may".to_owned()),
         StoreError::Busy => (Reason::Busy, "the database is busy; try again".to_owned()),
         StoreError::Stopped => (Reason::Draining, "this server is stopping".to_owned()),

@@ -1,13 +1,15 @@
 //! Both ends of an invitation.
 
-use super::{address_of, card, ours, tell_server};
+use super::{address_of, card, identity, ours, tell_server};
 use crate::cli::status::age;
 use crate::cli::{Failure, control, warn};
 use crate::config::Config;
 use crate::federation::invitation::{Invitation, Secret};
 use crate::federation::joining::{self, NotJoined};
 use crate::store::{Database, Newcomer, Peer, StoreError, Verify};
+use crate::transport::HostPort;
 use serde_json::json;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn now() -> u64 {
@@ -16,8 +18,10 @@ fn now() -> u64 {
 
 /// `bester peer invite`: the invitation itself.
 pub(super) fn invite(config: &Config) -> Result<String, Failure> {
-    let card = card(config)?;
+    address_of(config)?;
+    // Before the key, as it says better what somebody else than the server's user has to do.
     let mut database = Database::open(&config.database)?;
+    let card = card(config)?;
     let secret = Secret::random().map_err(|error| Failure::unavailable(format_args!("there are no random numbers: {error}")))?;
     let age_max = config.limits.invite_age.as_secs();
     let until = now().saturating_add(age_max);
@@ -26,7 +30,20 @@ pub(super) fn invite(config: &Config) -> Result<String, Failure> {
     warn(format_args!("the other server joins with this, once, within {}: bester peer join INVITATION", age(age_max)));
     warn("whoever has it can join: send it in a way that nobody else can read");
     warn(format_args!("it says that this server is at {address} (federation.address changes that)"));
+    if let Some(words) = unreachable(config, &address) {
+        warn(words);
+    }
     Ok(Invitation { card, secret, until }.to_string())
+}
+
+/// What is said when others are sent to an address where nobody can connect.
+pub(super) fn unreachable(config: &Config, address: &HostPort) -> Option<String> {
+    let listens = config.network.tls.as_ref()?.address;
+    let is_here = address.host == "localhost" || address.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (listens.ip().is_loopback() && !is_here).then(|| {
+        let file = config.file.display();
+        format!("but it listens on {listens}, for this machine only: set the address of network.tls in {file}, and start it again")
+    })
 }
 
 /// `bester peer join`. Says what was done.
@@ -34,6 +51,9 @@ pub(super) fn join(config: &Config, invitation: &Invitation) -> Result<String, F
     let address = address_of(config)?;
     let ours = ours(config)?;
     let name = &invitation.card.server;
+    if invitation.card.pin == identity(config)?.pin() {
+        return Err(Failure::data("this is an invitation of this server itself: the other one joins with it"));
+    }
     if *name == config.server.name {
         return Err(Failure::data(format_args!(
             "the invitation is one of a server called {name}, and so is this one: if it is another one, give one of them another server.name"
@@ -51,7 +71,10 @@ pub(super) fn join(config: &Config, invitation: &Invitation) -> Result<String, F
     if let Some(late) = now().checked_sub(invitation.until).filter(|late| *late > 0) {
         return Err(Failure::data(format_args!("the invitation ended {} ago: ask for another", age(late))));
     }
-    let host = joining::connect(invitation, &ours).map_err(|words| Failure::unavailable(format_args!("{name} is not reached: {words}")))?;
+    let host = joining::connect(invitation, &ours).map_err(|words| {
+        let what = "does it run, and are address and key still those of the invitation? Its operator sees that with bester peer show";
+        Failure::unavailable(format_args!("{name} is not reached: {words}: {what}"))
+    })?;
     remember(&mut database, config, invitation, before.as_ref())?;
     // At once, as the other server connects to this one as soon as it lets it join.
     tell_server(config);
@@ -65,7 +88,7 @@ pub(super) fn join(config: &Config, invitation: &Invitation) -> Result<String, F
             take_back(&mut database, invitation, before)?;
             tell_server(config);
             let words = format!("{name} does not let this server join: {words}");
-            Err(if temporary { Failure::temporary(words) } else { Failure::data(format_args!("{words}; ask for another invitation")) })
+            Err(if temporary { Failure::temporary(words) } else { Failure::data(words) })
         }
         Err(NotJoined::Unknown(words)) => {
             Err(Failure::temporary(format_args!("{name} did not say whether this server has joined ({words}): do the same again")))

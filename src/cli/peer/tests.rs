@@ -250,14 +250,30 @@ fn an_invitation_that_cannot_be_good_is_not_shown_to_anybody() {
     assert!(late.code == 65 && late.message.contains("ask for another"), "{late}");
     let mut own = invitation(&place, LATE);
     own.card.server = ServerName::new("a.example").unwrap();
-    assert_eq!(join::join(&config, &own).unwrap_err().code, 65);
+    let same_name = join::join(&config, &own).unwrap_err();
+    assert!(same_name.code == 65 && same_name.message.contains("give one of them another server.name"), "{same_name}");
+    own.card.pin = identity_pin(&config);
+    let same_server = join::join(&config, &own).unwrap_err();
+    assert!(same_server.code == 65 && same_server.message.contains("of this server itself"), "{same_server}");
     let mut wrong = invitation(&place, LATE);
     wrong.card.pin = PIN.parse().unwrap();
     let server = place.then(|place| assert!(place.accept().is_none_or(|mut visit| visit.gets().is_none()), "the secret was shown"));
     let failure = join::join(&config, &wrong).unwrap_err();
-    assert!(failure.code == 69 && failure.message.contains("another key"), "{failure}");
+    assert!(failure.code == 69 && failure.message.contains("another key") && failure.message.contains("does it run"), "{failure}");
     assert!(peers(&config).is_empty());
     server.join().expect("no panic");
+}
+
+#[test]
+fn whoever_invites_is_told_when_nobody_could_come() {
+    let (_directory, mut config) = home();
+    let mut told = |listens: &str, address: &str| {
+        config.network.tls.as_mut().unwrap().address = listens.parse().unwrap();
+        join::unreachable(&config, &address.parse().unwrap()).is_some()
+    };
+    assert!(told("127.0.0.1:2224", "a.example:2224") && told("[::1]:2224", "192.0.2.4:2224"));
+    assert!(!told("0.0.0.0:2224", "a.example:2224") && !told("192.0.2.4:2224", "a.example:2224"));
+    assert!(!told("127.0.0.1:2224", "127.0.0.1:2224") && !told("127.0.0.1:2224", "localhost:2224"));
 }
 
 #[test]
