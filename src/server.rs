@@ -33,8 +33,8 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -256,7 +256,9 @@ impl Server {
         let limits = config.limits.clone();
         let server_allowances = Allowances::new(limits.peer_messages_per_second, limits.peer_message_burst);
         let introduction = Arc::new(introduction);
-        let clients = Shared { inbound: inbound.clone(), limits, login, incoming, outgoing, server_allowances, plain_peers, introduction };
+        let refusals = Mutex::default();
+        let clients =
+            Shared { inbound: inbound.clone(), limits, login, incoming, outgoing, server_allowances, plain_peers, introduction, refusals };
         let admission = Admission::new(config.limits.connections, config.limits.connections_per_source);
         let accepting = Accepting { clients: clients.into(), admission: admission.clone(), conns };
         let mut listeners = Vec::new();

@@ -15,14 +15,15 @@ use crate::dispatcher::{Event, Proof};
 use crate::frame::Decoder;
 use crate::gate::CloseReason;
 use crate::gate::{Gate, Incoming};
+use crate::logging::Quota;
 use crate::name::ConnId;
 use crate::outlet::{Bounds, Outlet, Total};
 use crate::transport::{Sink, Socket, SocketReader};
-use log::{debug, info};
+use log::{debug, info, warn};
 use std::io;
 use std::net::{IpAddr, Shutdown};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The stack of a connection's thread; what is touched of it is resident for each idle connection.
@@ -61,12 +62,20 @@ pub struct Shared {
     pub plain_peers: Arc<AtomicBool>,
     /// What connections of other servers need.
     pub introduction: Arc<dyn Introduction>,
+    /// Of those who say to be servers, what the log says when they are refused. Held to write a line.
+    pub refusals: Mutex<Quota>,
 }
 
 impl Shared {
     /// Whether a connection without TLS may be a peer's.
     pub(super) fn has_plain_peers(&self) -> bool {
         self.plain_peers.load(Ordering::Relaxed)
+    }
+
+    /// A line in the log for each refusal, but not so many that they fill it.
+    pub(super) fn log_refusal(&self, line: impl FnOnce() -> String) {
+        let mut quota = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        quota.line(Instant::now(), line, &mut |line| warn!("{line}"));
     }
 }
 

@@ -110,10 +110,14 @@ impl Session {
     }
 
     fn server_message(&mut self, header: Header, payload: crate::protocol::client::Payload, frame: &Frame) -> Flow {
-        let Stage::Server(Speaking { name, known, allowance }) = &self.stage else { return Flow::End };
+        let Stage::Server(speaking) = &self.stage else { return Flow::End };
+        let Speaking { name, known, allowance } = speaking;
         let (known, allowance) = (*known, allowance.clone());
         let id = payload.id.or_else(|| header.message_id.as_ref().map(quoted));
         if *name != header.server {
+            self.shared.log_refusal(|| {
+                format!("{}: server {} is refused: it says another name on the same connection", self.conn, speaking.name())
+            });
             let about = About { kind: payload.kind, id: id.map(Id::Client) };
             return self.refuse(about, Reason::Forbidden, "header.server is not what it was before on this connection".to_owned(), true);
         }
@@ -184,7 +188,7 @@ impl Session {
                 Flow::Continue
             }
             Err((reason, words)) => {
-                log::warn!("{}: an invitation is not accepted: {words}", self.conn);
+                self.shared.log_refusal(|| format!("{}: an invitation is not accepted: {words}", self.conn));
                 self.refuse(about, reason, words, true)
             }
         }

@@ -187,8 +187,7 @@ impl Verify {
 
 /// The name of a server of which nothing is known but its address; none for an address that cannot be one.
 pub(super) fn name_of(address: &HostPort) -> Option<ServerName> {
-    // No name has brackets. What follows the last colon is the port without them, too.
-    ServerName::new(&format!("{}:{}", address.host, address.port)).ok()
+    ServerName::new(&address.without_brackets()).ok()
 }
 
 /// As they stand in the table: the keys, and the word.

@@ -35,6 +35,13 @@ impl FromStr for HostPort {
     }
 }
 
+impl HostPort {
+    /// As a name of a server, in which no brackets may be: what follows the last colon is the port without them, too.
+    pub fn without_brackets(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HostPort { host, port } = self;

@@ -12,6 +12,7 @@ mod disk_sweep;
 mod disk_trouble;
 mod example;
 mod fault;
+mod federation;
 mod handler_answers;
 mod handler_children;
 mod handler_faults;

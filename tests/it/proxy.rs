@@ -145,6 +145,11 @@ impl Proxy {
         self.shared.state().accepted
     }
 
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.shared.state().links.values().filter(|link| !link.over).count()
+    }
+
     /// Ends all connections, as a program does. Others may follow.
     pub fn cut(&self) {
         self.change(|state| state.end_links(false, |_| true));

@@ -29,16 +29,22 @@ impl Home {
     /// `handlers` is the inside of `handlers.typeMap`, `more` are further blocks, each ended by a comma. The password
     /// of every user is "password".
     pub fn new(handlers: &str, more: &str, users: &[&str]) -> Home {
+        Home::named("a.example", "", handlers, more, users)
+    }
+
+    /// The same for a server called `name`, with further listeners, each ended by a comma.
+    pub fn named(name: &str, network: &str, handlers: &str, more: &str, users: &[&str]) -> Home {
         let home = Home::empty();
         home.write(
             "bester.conf",
             &format!(
                 r#"{{
-                    "server": {{ "name": "a.example", "stateDirectory": "state" }},
+                    "server": {{ "name": "{name}", "stateDirectory": "state" }},
                     "network": {{
                         "tcp4": {{ "address": "127.0.0.1", "port": 0 }},
                         "tcp6": {{ "address": "::1", "port": 0 }},
                         "unix": {{ "address": "state/bester.sock" }},
+                        {network}
                     }},
                     {more}
                     "handlers": {{ "typeMap": {{ {handlers} }} }},
@@ -139,7 +145,7 @@ impl Home {
                 }
             })
             .expect("a thread");
-        Server { home: self, child: Some(child), log, tcp4: None, tcp6: None }
+        Server { home: self, child: Some(child), log, tcp4: None, tcp6: None, tls: None }
     }
 }
 
@@ -167,6 +173,7 @@ pub struct Server {
     log: Arc<(Mutex<String>, Condvar)>,
     pub tcp4: Option<SocketAddr>,
     pub tcp6: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
 }
 
 impl Server {
@@ -179,6 +186,7 @@ impl Server {
         };
         self.tcp4 = address("tcp4");
         self.tcp6 = address("tcp6");
+        self.tls = address("tls");
         self
     }
 
@@ -227,6 +235,13 @@ impl Server {
     pub fn stop(mut self) -> Home {
         self.signal("-TERM");
         assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+        self.take_home()
+    }
+
+    /// Ends the server as a power cut would.
+    pub fn kill(mut self) -> Home {
+        self.signal("-KILL");
+        self.wait();
         self.take_home()
     }
 

@@ -199,7 +199,7 @@ impl Disk {
     }
 
     fn meet(&mut self, address: &HostPort) -> PeerId {
-        let name = ServerName::new(&address.to_string()).expect("a name");
+        let name = ServerName::new(&address.without_brackets()).expect("a name");
         if let Some(known) = self.peers.iter().find(|peer| peer.name == name) {
             return known.id;
         }

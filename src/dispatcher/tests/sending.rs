@@ -119,6 +119,14 @@ fn with_open_mode_any_address_is_met() {
     world.handler("chat").answers(&servers(&["d.example:2223"], "2"));
     world.alice().gets(&["good 0/0/0 queued:1 #again"]);
     assert_eq!((world.link_peers, world.links()), (1, vec!["103 2 2".to_owned()]));
+    // An IPv6 number has brackets here, and none in a name.
+    for (data, met) in [("3", 2), ("4", 2)] {
+        world.alice().asks("chat", "0", "six");
+        world.handler("chat").answers(&servers(&["[2001:db8::1]:25"], data));
+        world.alice().gets(&["good 0/0/0 queued:1 #six"]);
+        assert_eq!(world.link_peers, met);
+    }
+    assert_eq!(world.links(), ["104 1 3", "104 2 4"]);
 }
 
 #[test]
