@@ -42,6 +42,9 @@ class Link:
 class Proxy:
     """The network, on a port of its own that never changes. Connections are reset until there is a target."""
 
+    listen = ("127.0.0.1", 0)  # where whoever is behind it listens
+    prefix = ()  # and in front of which words it is started
+
     def __init__(self):
         # A port that the system has chosen is given away while nobody listens; one that was asked for is not. So another
         # socket is given one, and this one asks for the same.

@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 
+from fault_namespaces import Cable, Middle
 from fault_proxy import BACK, THERE, Proxy
 from ledger import PASSWORD_HASH, Closed, Connection, Refused, built_in, encode
 
@@ -159,11 +160,10 @@ class Book:
 class Server:
     """In a directory of its own, over several runs, with a network in front of it for the other servers."""
 
-    def __init__(self, program, name, home, alone):
-        self.program, self.name, self.alone = program, name, alone
+    def __init__(self, program, name, home, alone, proxy):
+        self.program, self.name, self.alone, self.proxy = program, name, alone, proxy
         self.home = os.path.join(home, name)
         self.socket = os.path.join(self.home, "state", "bester.sock")
-        self.proxy = Proxy()
         self.process = None
         self.lock = threading.Lock()  # whoever starts or ends it has it
         os.mkdir(self.home)
@@ -181,7 +181,7 @@ class Server:
             }}},
         }
         if not alone:
-            config["network"]["tls"] = {"address": "127.0.0.1", "port": 0}
+            config["network"]["tls"] = dict(zip(("address", "port"), proxy.listen))
             config["federation"] = {"mode": "peers", "address": "{}:{}".format(*self.proxy.address)}
         with open(os.path.join(self.home, "bester.conf"), "w") as file:
             json.dump(config, file, indent=2)
@@ -190,7 +190,7 @@ class Server:
 
     def run(self, *words, input=b""):
         """A command, to its end; what it printed."""
-        done = subprocess.run([self.program, *words], input=input, cwd=self.home, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run([*self.proxy.prefix, self.program, *words], input=input, cwd=self.home, capture_output=True, timeout=PATIENCE)
         if done.returncode != 0:
             raise SystemExit(f"{self.name}: bester {' '.join(words)} ends with {done.returncode}: {done.stderr.decode(errors='replace')}")
         return done.stdout.decode()
@@ -199,9 +199,9 @@ class Server:
         with self.lock, open(os.path.join(self.home, "log"), "ab") as log:
             place = log.tell()
             began = time.monotonic()
-            words = [self.program, "serve", "-c", "bester.conf"]
+            words = [*self.proxy.prefix, self.program, "serve", "-c", "bester.conf"]
             self.process = subprocess.Popen(words, cwd=self.home, stderr=log, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-            listening = r"listening on unix:()" if self.alone else r"listening on tls://127\.0\.0\.1:(\d+)"
+            listening = r"listening on unix:()" if self.alone else r"listening on tls://[0-9.]+:(\d+)"
             while not (found := re.search(listening, self.log(place))) or not self.is_up():
                 if self.process.poll() is not None or time.monotonic() - began > PATIENCE:
                     raise SystemExit(f"{self.name} does not start:\n{self.log(place)}")
@@ -394,12 +394,17 @@ class Trial:
         self.servers = []
         self.faults = [self.partition, self.lost_reports, self.lost_messages, self.slow, self.narrow, self.refused]
         self.faults += [self.cut, self.reset, self.killed, self.killed, self.stopped]
+        self.middle = None
+        if options.namespaces:
+            self.middle = Middle()
+            self.faults = [self.partition, self.lost_reports, self.lost_messages, self.narrow, self.refused, self.killed, self.stopped]
         if options.faults:
             self.faults = [getattr(self, name) for name in options.faults.split(",")]
 
     def prepare(self):
         for name in self.names:
-            self.servers.append(Server(os.path.abspath(self.options.program), name, self.home, len(self.names) == 1))
+            proxy = Cable(self.middle) if self.middle else Proxy()
+            self.servers.append(Server(os.path.abspath(self.options.program), name, self.home, len(self.names) == 1, proxy))
         for server in self.servers:
             server.start()
         for place, one in enumerate(self.servers):
@@ -529,6 +534,8 @@ class Trial:
         self.over.set()
         for server in self.servers:
             server.close()
+        if self.middle:
+            self.middle.close()
 
 
 def seconds_range(text):
@@ -547,6 +554,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--faults")
     parser.add_argument("--cards", action="store_true")
+    parser.add_argument("--namespaces", action="store_true")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("program")
     options = parser.parse_args()
