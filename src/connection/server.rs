@@ -71,9 +71,14 @@ impl Session {
     pub(super) fn show_proof(&mut self) {
         let proof = self.proof;
         if proof.key.is_some() || (proof.plain && proof.address.is_some() && self.shared.has_plain_peers()) {
-            self.tell(Event::Shown(self.conn, proof));
-            self.may_be_server = self.gate.wait_verdict();
+            self.may_be_server = self.is_peer();
         }
+    }
+
+    /// Asks whether the other side is a peer, or, before it has said so, whether it may be one.
+    fn is_peer(&mut self) -> bool {
+        self.tell(Event::Shown(self.conn, self.proof));
+        self.gate.wait_verdict()
     }
 
     /// The first frame of a connection, which says that it is another server's.
@@ -93,7 +98,9 @@ impl Session {
             return Flow::End;
         }
         self.gate.linger_no_longer();
-        let known = self.may_be_server;
+        // Whoever may be a peer by what he has shown may have said the name of another, and is a stranger then: nothing that
+        // goes by that name is for him.
+        let known = self.may_be_server && self.is_peer();
         let allowance = header.server.as_ref().filter(|_| known).map(|name| self.shared.server_allowances.of(name.as_str()));
         self.stage = Stage::Server(Speaking { name: header.server.clone(), known, allowance });
         self.just_begun = true;

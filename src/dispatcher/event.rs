@@ -59,7 +59,7 @@ pub enum Event {
         /// What to report on.
         about: About,
     },
-    /// Something is known of the other side before it says anything: the verdict is whether it may be another server.
+    /// This is known of the other side: the verdict is whether it is a peer, or, before it has said anything, whether it may be.
     Shown(ConnId, Proof),
     /// The other side says that it is another server.
     Greeted {

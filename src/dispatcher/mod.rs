@@ -164,7 +164,7 @@ impl Dispatcher {
             Event::LoggedOut(conn, about) => self.logged_out(conn, &about, effects),
             Event::PasswordChanged { conn, user, revision, about } => self.password_changed(conn, user, revision, &about, effects),
             Event::Registered { conn, user, revision, about } => self.registered(conn, user, revision, &about, effects),
-            Event::Shown(conn, proof) => effects.push(Effect::Verdict(conn, self.peers.know(&proof))),
+            Event::Shown(conn, proof) => self.shown(conn, &proof, effects),
             Event::Greeted { conn, proof, server, about } => self.greeted(now, conn, &proof, server.as_ref(), &about, effects),
             Event::Message(conn, message) => self.message(now, conn, message, effects),
             Event::Acknowledged { conn, seq, about } => self.acknowledged(now, conn, seq, &about, effects),

@@ -28,6 +28,13 @@ impl Dispatcher {
         conns.into_iter().for_each(|conn| self.close(conn, CloseReason::NoPeer, effects));
     }
 
+    /// A connection asks whether a peer speaks on it, or, before a word was said, whether that may be. With `federation.mode`
+    /// `open` somebody who proves to be one peer and says to be another is neither.
+    pub(super) fn shown(&mut self, conn: ConnId, proof: &Proof, effects: &mut Vec<Effect>) {
+        let speaks = self.open_session(conn).and_then(|session| session.server.as_ref()).map(|remote| remote.peer.is_some());
+        effects.push(Effect::Verdict(conn, speaks.unwrap_or_else(|| self.peers.know(proof))));
+    }
+
     /// A connection says that another server speaks on it.
     pub(super) fn greeted(
         &mut self,
@@ -51,7 +58,7 @@ impl Dispatcher {
             Ok(remote) => Ok(remote),
             Err(why) => {
                 self.log_refusal(now, conn, proof, claimed, &why);
-                Err((Reason::Forbidden, "messages of other servers are taken from peers only: you are none, or did not prove it"))
+                Err((Reason::Forbidden, "of other servers only peers are heard here: you are no peer, or did not prove it"))
             }
         };
         match judged {

@@ -145,6 +145,17 @@ fn what_is_known_before_a_word_is_said_decides_how_much_is_taken() {
 }
 
 #[test]
+fn a_peer_with_the_name_of_another_is_no_peer() {
+    let mut world = World::open();
+    for (name, known) in [("b.example", true), ("c.example", false), ("a.example", false)] {
+        let (conn, accepted) = world.server(with_key("b.example"), Some(name));
+        assert!(accepted, "{name}");
+        world.on(conn).tells(|conn| Event::Shown(conn, with_key("b.example")));
+        assert_eq!(world.on(conn).verdict(), Some(known), "{name}");
+    }
+}
+
+#[test]
 fn a_peers_message_is_handled_once_however_often_it_comes() {
     let mut world = World::new();
     world.peers(peers());

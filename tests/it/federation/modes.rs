@@ -1,7 +1,7 @@
 //! What `federation.mode` opens: nothing, what is known, or a little to everybody. That nobody is connected to is seen in the
 //! system calls of the server.
 
-use super::by_hand::{Stranger, message, one_line};
+use super::by_hand::{Key, Stranger, message, one_line};
 use super::{Place, acknowledging, failure, is_sent, sends};
 use crate::fault::{bad, until};
 use serde_json::{Value, json};
@@ -119,11 +119,11 @@ fn an_open_server_connects_to_nobody_who_is_not_public() {
 #[test]
 fn an_open_server_takes_little_from_strangers_and_believes_nothing() {
     let a = Place::with("a.example", "open", "").started();
-    let b = super::by_hand::Key::new("b.example");
+    let b = Key::new("b.example");
     a.peer(&["add", &b.card("b.example", a.proxy.address())]);
     a.proxy.refuse_new();
     // Neither a name, nor a user, nor an id, whether it has a key or not.
-    let thief = super::by_hand::Key::new("b.example");
+    let thief = Key::new("b.example");
     let strangers = [Stranger::plain(&a), Stranger::secure(&a, None), Stranger::secure(&a, Some(&thief))];
     for (number, mut stranger) in strangers.into_iter().enumerate() {
         stranger.sends_json(&message("b.example", "b.example/1-1"));
@@ -145,6 +145,26 @@ fn an_open_server_takes_little_from_strangers_and_believes_nothing() {
     peer.sends_json(&message("b.example", "b.example/1-1"));
     peer.is_taken();
     assert_eq!(a.is_called(4)[3]["from"]["verified"], true);
+}
+
+#[test]
+fn on_an_open_server_a_peer_with_the_name_of_another_is_a_stranger() {
+    let a = Place::with("a.example", "open", r#""peerMessageBurst": 1, "peerMessagesPerSecond": 1,"#);
+    let (b, c) = (Key::new("b.example"), Key::new("c.example"));
+    for (key, name) in [(&b, "b.example"), (&c, "c.example")] {
+        a.peer(&["add", &key.card(name, a.proxy.address())]);
+    }
+    a.proxy.refuse_new();
+    let a = a.started();
+    let mut thief = Stranger::secure(&a, Some(&b));
+    thief.sends_json(&message("c.example", "c.example/1-1"));
+    thief.is_taken();
+    // What c sends then under the same id is another message, and c may send as much as before.
+    let mut c = Stranger::secure(&a, Some(&c));
+    c.sends_json(&message("c.example", "c.example/1-1"));
+    c.is_taken();
+    let from: Vec<Value> = a.is_called(2).iter().map(|call| call["from"]["server"].clone()).collect();
+    assert_eq!(from, ["127.0.0.1", "c.example"]);
 }
 
 #[test]
