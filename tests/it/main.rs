@@ -38,4 +38,5 @@ mod tidy;
 mod tls;
 mod untouched;
 mod ways;
+mod wire;
 mod world;

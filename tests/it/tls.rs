@@ -1,8 +1,9 @@
 //! Clients that come with TLS are served as those that come without, and nobody is who cannot prove it.
 
+use crate::wire::Wire;
 use crate::world::{BESTER, Home, PATIENCE, Server, frame, login, login_with, sample};
 use bester::tls::{Pin, Trust, client_config};
-use bester::transport::{Socket, SocketReader, TlsSocket};
+use bester::transport::TlsSocket;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::fs;
@@ -38,11 +39,7 @@ fn pin(server: &Server) -> Pin {
 }
 
 /// A client that speaks raw frames over TLS.
-struct Secure {
-    socket: Arc<Socket>,
-    reader: SocketReader,
-    got: Vec<u8>,
-}
+struct Secure(Wire);
 
 impl Secure {
     fn connect(server: &Server) -> Secure {
@@ -50,10 +47,7 @@ impl Secure {
         let stream = TcpStream::connect(address(server)).expect("a connection");
         let deadline = Instant::now() + PATIENCE;
         let tls = TlsSocket::connect(stream, &config, "a.example", deadline).expect("the right key");
-        let socket = Arc::new(Socket::from(tls));
-        let mut reader = SocketReader::new(Arc::clone(&socket));
-        reader.set_timeout(Some(PATIENCE)).expect("a timeout");
-        Secure { socket, reader, got: Vec::new() }
+        Secure(Wire::on(tls.into()))
     }
 
     fn log_in(server: &Server, user: &str) -> Secure {
@@ -65,30 +59,12 @@ impl Secure {
     }
 
     fn sends(&self, text: &str) {
-        let Socket::Tls(tls) = &*self.socket else { panic!("it has TLS") };
-        tls.write_all(&frame(text.as_bytes())).expect("the server reads");
+        self.0.sends(text);
     }
 
     /// The next frame; `None` at the end.
     fn gets(&mut self) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some((length, rest)) = self.got.split_first_chunk::<4>() {
-                let length = u32::from_le_bytes(*length) as usize;
-                if rest.len() >= length {
-                    let text = String::from_utf8(rest[..length].to_vec()).expect("UTF-8");
-                    self.got.drain(..4 + length);
-                    return Some(text);
-                }
-            }
-            self.got.reserve(16 << 10);
-            match self.reader.read(&mut self.got) {
-                Ok(0) => return None,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => assert!(Instant::now() < deadline, "nothing came"),
-                Err(error) => panic!("{error}"),
-            }
-        }
+        self.0.receives().expect("an orderly end")
     }
 }
 
@@ -105,7 +81,7 @@ fn what_is_sent_comes_back_byte_for_byte_over_tls() {
     }
     // It says that it sends nothing more, and gets what it is owed, then the end.
     alice.sends(r#"{"payload":{"type":"echo","data":1,"id":"last"}}"#);
-    alice.socket.shutdown(std::net::Shutdown::Write);
+    alice.0.socket().shutdown(std::net::Shutdown::Write);
     assert!(alice.gets().is_some() && alice.gets().expect("a report").contains("last"));
     assert_eq!(alice.gets(), None);
     server.stop();

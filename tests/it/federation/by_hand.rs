@@ -2,17 +2,17 @@
 
 use super::Place;
 use crate::fault::until;
-use crate::world::{PATIENCE, frame};
+use crate::wire::{Wire, write_all};
+use crate::world::PATIENCE;
 use bester::name::ServerName;
 use bester::tls::{Identity, Paths, Pin, TlsError, Trust, client_config, server_config};
-use bester::transport::{Socket, SocketReader, TlsSocket};
+use bester::transport::{Socket, TlsSocket};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,11 +110,7 @@ pub(super) fn copied_by_server(victim: &Key) -> Arc<ServerConfig> {
 }
 
 /// The connection.
-pub(super) struct Stranger {
-    socket: Arc<Socket>,
-    reader: SocketReader,
-    got: Vec<u8>,
-}
+pub(super) struct Stranger(Wire);
 
 /// The pin of a server that runs.
 pub(super) fn pin(place: &Place) -> Pin {
@@ -143,19 +139,16 @@ impl Stranger {
     }
 
     pub(super) fn on(socket: Socket) -> Stranger {
-        let socket = Arc::new(socket);
-        let mut reader = SocketReader::new(Arc::clone(&socket));
-        reader.set_timeout(Some(PATIENCE)).expect("a timeout");
-        Stranger { socket, reader, got: Vec::new() }
+        Stranger(Wire::on(socket))
     }
 
     /// What it is sent through, for another thread.
     pub(super) fn socket(&self) -> Arc<Socket> {
-        Arc::clone(&self.socket)
+        self.0.socket()
     }
 
     pub(super) fn sends(&self, text: &str) {
-        send(&self.socket, &frame(text.as_bytes()));
+        self.0.sends(text);
     }
 
     pub(super) fn sends_json(&self, message: &Value) {
@@ -164,30 +157,13 @@ impl Stranger {
 
     /// The same when the server may have closed already.
     pub(super) fn tries_to_send(&self, message: &Value) {
-        let _ = try_to_send(&self.socket, &frame(message.to_string().as_bytes()));
+        let _ = self.0.try_to_send(&message.to_string());
     }
 
-    /// The next frame; nothing at the end.
+    /// The next frame; nothing at the end, however the connection ends.
     #[track_caller]
     pub(super) fn receives(&mut self) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some((length, rest)) = self.got.split_first_chunk::<4>() {
-                let length = u32::from_le_bytes(*length) as usize;
-                if let Some(body) = rest.get(..length) {
-                    let text = String::from_utf8(body.to_vec()).expect("UTF-8");
-                    self.got.drain(..4 + length);
-                    return Some(text);
-                }
-            }
-            self.got.reserve(16 << 10);
-            match self.reader.read(&mut self.got) {
-                Ok(0) => return None,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => assert!(Instant::now() < deadline, "nothing came"),
-                Err(_) => return None,
-            }
-        }
+        self.0.receives().unwrap_or_default()
     }
 
     /// The next frame.
@@ -230,15 +206,7 @@ impl Stranger {
 /// Writes all of it.
 #[track_caller]
 pub(super) fn send(socket: &Socket, bytes: &[u8]) {
-    try_to_send(socket, bytes).expect("the server reads");
-}
-
-fn try_to_send(socket: &Socket, bytes: &[u8]) -> std::io::Result<()> {
-    match socket {
-        Socket::Tls(tls) => tls.write_all(bytes),
-        Socket::Tcp(stream) => (&*stream).write_all(bytes),
-        Socket::Unix(_) => panic!("none is used here"),
-    }
+    write_all(socket, bytes).expect("the server reads");
 }
 
 /// A greeting.
